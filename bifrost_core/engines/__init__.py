@@ -1,0 +1,1 @@
+"""HTTP libraries behind one protocol; imported when a Router first needs one."""

@@ -1,0 +1,302 @@
+"""Answers, one class per kind of operation. Frozen; ``raw`` is what the provider said, lossless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Self
+
+import attrs
+
+from .attempts import Attempt
+from .types import Choice, JsonObject, RouteRef, ToolCall, Usage, retold_content, retold_raw
+
+__all__ = [
+    "ChatResponse",
+    "EmbeddingResponse",
+    "ModelInfo",
+    "ModerationResponse",
+    "ModerationResult",
+    "OcrPage",
+    "OcrResponse",
+    "Response",
+    "ResponsesResponse",
+    "Segment",
+    "Transcription",
+]
+
+_NO_ROUTE = RouteRef("", "", "")
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """What every answer holds.
+
+    Attributes:
+        model: The model that answered, as the provider names it.
+        usage: Tokens, pages or seconds of the attempts whose words this holds.
+        cost: USD of ``usage``; None where the price is unknown.
+        route: Provider, model and key id that answered.
+        attempts: Every attempt of the call, failed ones included, in order.
+        latency: Seconds from the call's start to its end.
+        time_to_first_token: Seconds from the call's start to the first content; streams only.
+        cached: Whether the answer came from a cache, without a provider.
+        raw: The provider's JSON, lossless.
+        headers: Response headers, names in lower case.
+        call_id: The call's id.
+    """
+
+    model: str = ""
+    usage: Usage = Usage()
+    cost: Decimal | None = None
+    route: RouteRef = _NO_ROUTE
+    attempts: tuple[Attempt, ...] = attrs.field(default=(), repr=False)
+    latency: float = 0.0
+    time_to_first_token: float | None = None
+    cached: bool = False
+    raw: JsonObject = attrs.field(factory=dict[str, Any], repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    call_id: str = ""
+
+    def with_text(self, text: str) -> Self:
+        """A copy that says ``text`` instead, ``raw`` included.
+
+        Raises:
+            TypeError: An answer of this kind has no text.
+        """
+        raise TypeError(f"{type(self).__name__} has no text to replace")
+
+
+@attrs.frozen(kw_only=True)
+class ChatResponse(Response):
+    """The answer to a chat or fill-in-the-middle request.
+
+    Attributes:
+        choices: The answers, by index; one unless ``n`` asked for more.
+    """
+
+    choices: tuple[Choice, ...] = attrs.field(default=(), converter=tuple)
+    _parse: Callable[[str], Any] | None = attrs.field(default=None, repr=False, eq=False)
+
+    @property
+    def text(self) -> str:
+        """Text of the first choice; ``""`` where there is none."""
+        return self.choices[0].text if self.choices else ""
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before the first choice, where the provider shows it."""
+        return self.choices[0].reasoning if self.choices else None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """Tool calls of the first choice."""
+        return self.choices[0].tool_calls if self.choices else ()
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the first choice ended."""
+        return self.choices[0].finish_reason if self.choices else None
+
+    @property
+    def message(self) -> JsonObject:
+        """The first choice's assistant message, ready for the next request's messages."""
+        return self.choices[0].message if self.choices else {"role": "assistant", "content": ""}
+
+    @property
+    def parsed(self) -> Any:
+        """The text as an instance of the class given as ``response_format``; None without one.
+
+        Raises:
+            StructuredOutputError: The text does not fit the class; ``text`` still has it.
+        """
+        return None if self._parse is None else self._parse(self.text)
+
+    def with_parser(self, parse: Callable[[str], Any]) -> Self:
+        """A copy whose ``parsed`` is what ``parse`` makes of the text."""
+        return attrs.evolve(self, parse=parse)
+
+    def with_text(self, text: str) -> Self:
+        """A copy whose first choice says ``text``, in ``message`` and ``raw`` too."""
+        if not self.choices:
+            return attrs.evolve(self, choices=(Choice(text=text),))
+        first = self.choices[0]
+        message = {**first.message, "content": retold_content(first.message.get("content"), text)}
+        changed = attrs.evolve(first, text=text, message=message)
+        return attrs.evolve(
+            self,
+            choices=(changed, *self.choices[1:]),
+            raw=retold_raw(self.raw, text, first.index),
+        )
+
+    def to_openai(self) -> JsonObject:
+        """The answer as an OpenAI chat completion."""
+        choices: list[JsonObject] = []
+        for choice in self.choices:
+            message: JsonObject = {"role": "assistant", "content": choice.text or None}
+            if not choice.tool_calls:
+                message["content"] = choice.text
+            if choice.reasoning:
+                message["reasoning_content"] = choice.reasoning
+            if choice.tool_calls:
+                message["tool_calls"] = [call.to_openai() for call in choice.tool_calls]
+            choices.append(
+                {"index": choice.index, "message": message, "finish_reason": choice.finish_reason, "logprobs": None}
+            )
+        return {
+            "id": self.raw.get("id") or self.call_id,
+            "object": "chat.completion",
+            "created": self.raw.get("created") or 0,
+            "model": self.model,
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": self.usage.input_tokens,
+                "completion_tokens": self.usage.output_tokens,
+                "total_tokens": self.usage.total_tokens,
+                "prompt_tokens_details": {"cached_tokens": self.usage.cached_tokens},
+                "completion_tokens_details": {"reasoning_tokens": self.usage.reasoning_tokens},
+            },
+        }
+
+
+@attrs.frozen(kw_only=True)
+class EmbeddingResponse(Response):
+    """Vectors.
+
+    Attributes:
+        embeddings: One per input, in input order.
+    """
+
+    embeddings: tuple[Sequence[float], ...] = attrs.field(default=(), converter=tuple, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Segment:
+    """A stretch of transcribed speech: ``start`` and ``end`` in seconds, ``speaker`` where told apart."""
+
+    text: str
+    start: float | None = None
+    end: float | None = None
+    speaker: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Transcription(Response):
+    """Speech as text.
+
+    Attributes:
+        text: The whole text.
+        language: Two-letter code, where the provider tells it.
+        segments: Stretches with times, where they were asked for.
+    """
+
+    text: str = ""
+    language: str | None = None
+    segments: tuple[Segment, ...] = attrs.field(default=(), converter=tuple)
+
+    def with_text(self, text: str) -> Self:
+        """A copy that says ``text``; the segments, which hold the old words, go."""
+        raw = {**self.raw, "text": text, "segments": []} if self.raw else self.raw
+        return attrs.evolve(self, text=text, segments=(), raw=raw)
+
+
+@attrs.frozen(kw_only=True)
+class OcrPage:
+    """One page: its ``index`` from 0, text as Markdown, images, tables and dimensions as the provider has them."""
+
+    index: int
+    markdown: str
+    images: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    tables: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    dimensions: JsonObject | None = None
+
+
+@attrs.frozen(kw_only=True)
+class OcrResponse(Response):
+    """A document as text.
+
+    Attributes:
+        pages: In order.
+        annotation: The document annotation, parsed from its JSON, where one was asked for.
+    """
+
+    pages: tuple[OcrPage, ...] = attrs.field(default=(), converter=tuple)
+    annotation: Any = None
+
+    @property
+    def text(self) -> str:
+        """Markdown of all pages, a blank line between them."""
+        return "\n\n".join(page.markdown for page in self.pages)
+
+
+@attrs.frozen(kw_only=True)
+class ModerationResult:
+    """The verdict on one input: by category whether it applies, and how sure (0 to 1)."""
+
+    categories: dict[str, bool]
+    scores: dict[str, float]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether any category applies."""
+        return any(self.categories.values())
+
+
+@attrs.frozen(kw_only=True)
+class ModerationResponse(Response):
+    """Verdicts, one per input, in input order."""
+
+    results: tuple[ModerationResult, ...] = attrs.field(default=(), converter=tuple)
+
+
+@attrs.frozen(kw_only=True)
+class ResponsesResponse(Response):
+    """An answer in the OpenAI Responses shape.
+
+    Attributes:
+        output: Output items as dicts.
+    """
+
+    output: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple)
+
+    @property
+    def output_text(self) -> str:
+        """The text of every message item."""
+        return "".join(
+            str(part.get("text", ""))
+            for item in self.output
+            if item.get("type") == "message"
+            for part in item.get("content", ())
+            if part.get("type") == "output_text"
+        )
+
+    def to_openai(self) -> JsonObject:
+        """The answer as an OpenAI response object."""
+        return {**self.raw, "output": list(self.output)}
+
+
+@attrs.frozen(kw_only=True)
+class ModelInfo:
+    """A model that a provider offers.
+
+    Attributes:
+        id: ``"provider/model"``.
+        provider: Name of the provider.
+        name: Name at the provider.
+        aliases: Other names of the same model.
+        capabilities: What it can do, in the provider's words.
+        context_length: Tokens of prompt and answer together.
+        deprecation: ISO time from which on it is gone.
+        replacement: The model that replaces it.
+        raw: The provider's entry, lossless.
+    """
+
+    id: str
+    provider: str
+    name: str
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    context_length: int | None = None
+    deprecation: str | None = None
+    replacement: str | None = None
+    raw: JsonObject = attrs.field(factory=dict[str, Any], repr=False)

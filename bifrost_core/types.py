@@ -1,0 +1,381 @@
+"""The values that go in and come out: operations, messages, requests, chunks, usage, routes.
+
+Frozen, without I/O and without a clock. Wire names are the adapters' affair; here are the library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+from typing import IO, Any
+
+import attrs
+import msgspec
+
+from ._errors import ConfigError
+
+__all__ = [
+    "Choice",
+    "Chunk",
+    "File",
+    "Message",
+    "Operation",
+    "Request",
+    "Route",
+    "RouteRef",
+    "ToolCall",
+    "Usage",
+    "message_text",
+]
+
+JsonObject = dict[str, Any]
+
+
+class Operation(StrEnum):
+    """What a call asks for; equal to its string."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    TRANSCRIPTION = "transcription"
+    OCR = "ocr"
+    FIM = "fim"
+    MODERATION = "moderation"
+    MODELS = "models"
+
+
+@attrs.frozen
+class RouteRef:
+    """Where an attempt went: names only, safe to log.
+
+    Attributes:
+        provider: Name of the provider (``"mistral"``).
+        model: Name of the model at that provider.
+        key_id: ``Key.id`` of the credential.
+    """
+
+    provider: str
+    model: str
+    key_id: str
+
+    @property
+    def deployment(self) -> str:
+        """``"provider/model"``."""
+        return f"{self.provider}/{self.model}"
+
+
+@attrs.frozen
+class Route(RouteRef):
+    """A provider, a model and a key that an attempt may be sent on.
+
+    Attributes:
+        weight: Share among routes that perform alike; 0: used only when no other is left.
+        quota_group: The routes of one group share a quota at the provider.
+    """
+
+    weight: float = 1.0
+    quota_group: str | None = None
+
+    @property
+    def ref(self) -> RouteRef:
+        """The same names without weight and group."""
+        return RouteRef(self.provider, self.model, self.key_id)
+
+
+@attrs.frozen(kw_only=True)
+class Usage:
+    """What a provider counted.
+
+    Attributes:
+        input_tokens: Tokens of the prompt, cached ones included.
+        output_tokens: Tokens of the answer, reasoning included.
+        cached_tokens: The part of ``input_tokens`` that came from the provider's prompt cache.
+        reasoning_tokens: The part of ``output_tokens`` that was reasoning, where the provider says.
+        audio_seconds: Seconds of audio read.
+        pages: Pages read.
+        characters: Characters read (speech).
+        requests: Requests that were answered.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_seconds: float = 0.0
+    pages: int = 0
+    characters: int = 0
+    requests: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """``input_tokens + output_tokens``."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together, field by field."""
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            audio_seconds=self.audio_seconds + other.audio_seconds,
+            pages=self.pages + other.pages,
+            characters=self.characters + other.characters,
+            requests=self.requests + other.requests,
+        )
+
+
+@attrs.frozen
+class ToolCall:
+    """A function that the model wants the caller to run. The library never runs one.
+
+    Attributes:
+        id: The provider's id of the call, to be named by the tool message that answers it.
+        name: Name of the function.
+        arguments: JSON text as the model wrote it; may be cut off when ``finish_reason`` is ``length``.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    def parsed(self) -> Any:
+        """The arguments as Python values.
+
+        Raises:
+            ValueError: ``arguments`` is not JSON (cut off, or the model's mistake).
+        """
+        try:
+            return msgspec.json.decode(self.arguments or "{}")
+        except msgspec.DecodeError:
+            raise ValueError(f"the arguments of tool call {self.name!r} are not valid JSON") from None
+
+    def to_openai(self) -> JsonObject:
+        """The call as a member of an assistant message's ``tool_calls``."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+@attrs.frozen
+class Message:
+    """One message of a conversation.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant`` or ``tool``.
+        content: Text, or a list of content parts as dicts, or None.
+        name: Name of the author or of the tool.
+        tool_calls: Calls of an assistant message.
+        tool_call_id: The call that a tool message answers.
+        prefix: Of a last assistant message: the answer goes on from its text (Mistral).
+    """
+
+    role: str
+    content: str | Sequence[Mapping[str, Any]] | None = None
+    name: str | None = attrs.field(default=None, kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
+    tool_call_id: str | None = attrs.field(default=None, kw_only=True)
+    prefix: bool = attrs.field(default=False, kw_only=True)
+
+    def to_dict(self) -> JsonObject:
+        """The message in the OpenAI and Mistral shape, without the members that say nothing."""
+        content: Any = self.content
+        if content is not None and not isinstance(content, str):
+            content = [dict(part) for part in content]
+        message: JsonObject = {"role": self.role, "content": content}
+        if self.name is not None:
+            message["name"] = self.name
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_openai() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.prefix:
+            message["prefix"] = True
+        return message
+
+
+Messages = str | Sequence[Mapping[str, Any] | Message]
+
+
+def message_dicts(messages: Any) -> list[JsonObject]:
+    """Bring every accepted form of ``messages`` into one: a fresh list of dicts.
+
+    Raises:
+        ConfigError: A member is neither a mapping nor a ``Message``, or has no ``role``.
+    """
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if isinstance(messages, (Message, Mapping)):
+        messages = [messages]
+    if not isinstance(messages, Iterable):
+        raise ConfigError(
+            f"messages is {type(messages).__name__}; pass a string or a list of messages", field="messages"
+        )
+    shaped: list[JsonObject] = []
+    for index, message in enumerate(messages):
+        if isinstance(message, Message):
+            shaped.append(message.to_dict())
+        elif isinstance(message, Mapping):
+            if "role" not in message:
+                raise ConfigError(f"messages[{index}] has no role", field=f"messages[{index}].role")
+            shaped.append(dict(message))
+        else:
+            raise ConfigError(
+                f"messages[{index}] is {type(message).__name__}; pass a dict or a Message",
+                field=f"messages[{index}]",
+            )
+    if not shaped:
+        raise ConfigError("messages is empty; pass at least one message", field="messages")
+    return shaped
+
+
+def message_text(content: Any) -> str:
+    """The text of a message's content: a string, a list of parts (their texts joined) or None."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        parts: list[str] = []
+        for part in content:
+            if isinstance(part, str):
+                parts.append(part)
+            elif isinstance(part, Mapping) and part.get("type", "text") == "text":
+                text = part.get("text")
+                if isinstance(text, str):
+                    parts.append(text)
+        return "".join(parts)
+    return ""
+
+
+def _read_only(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(body, MappingProxyType):
+        return body
+    return MappingProxyType(dict(body))
+
+
+@attrs.frozen
+class File:
+    """A file that goes with a request.
+
+    Attributes:
+        name: The form field that carries it (``file``).
+        filename: What the provider is told it is called.
+        content: The bytes, or a file open for reading bytes.
+        content_type: Its media type.
+    """
+
+    name: str
+    filename: str
+    content: bytes | IO[bytes] = attrs.field(repr=False)
+    content_type: str = "application/octet-stream"
+
+
+@attrs.frozen
+class Request:
+    """One operation on one model, before any provider has been chosen. Equal by value.
+
+    Attributes:
+        operation: What is asked for.
+        model: ``"provider/model"`` (an alias or a bare name until the call begins).
+        body: Read-only JSON members in the OpenAI shape, without ``model`` and ``stream``.
+        files: Files that go with it.
+        stream: Whether the answer comes in chunks.
+    """
+
+    operation: Operation = attrs.field(converter=Operation)
+    model: str
+    body: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_read_only, repr=False)
+    files: tuple[File, ...] = attrs.field(default=(), converter=tuple)
+    stream: bool = False
+
+    def with_body(self, **changes: Any) -> Request:
+        """A copy with members of the body set anew; a value of ``None`` is kept as null."""
+        return attrs.evolve(self, body={**self.body, **changes})
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """One of the answers to a chat request.
+
+    Attributes:
+        index: Its place, from 0.
+        text: The answer's text; ``""`` where there is none.
+        reasoning: What the model thought, where the provider shows it.
+        tool_calls: Calls that the model wants run.
+        finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter`` or the provider's own word.
+        message: The assistant message as a dict, ready to be put into the next request's messages.
+    """
+
+    index: int = 0
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple)
+    finish_reason: str | None = None
+    message: JsonObject = attrs.field(repr=False)
+
+    @message.default  # pyright: ignore # attrs' decorator of a field
+    def _message_default(self) -> JsonObject:
+        message: JsonObject = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_openai() for call in self.tool_calls]
+        return message
+
+
+@attrs.frozen(kw_only=True)
+class Chunk:
+    """One piece of a streamed answer.
+
+    Attributes:
+        text: New text; ``""`` where the piece holds none.
+        reasoning: New reasoning, where the provider shows it.
+        tool_calls: Calls whose arguments are complete with this piece.
+        finish_reason: Set on the last piece of a choice.
+        usage: Set on the piece that carries it, mostly the last.
+        index: The choice it belongs to.
+        raw: The provider's event as JSON, lossless.
+    """
+
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    index: int = 0
+    raw: JsonObject = attrs.field(factory=dict[str, Any], repr=False)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether it holds anything that a caller waits for: text, reasoning or a tool call."""
+        return bool(self.text or self.reasoning or self.tool_calls)
+
+    def with_text(self, text: str) -> Chunk:
+        """A copy that says ``text`` instead, in ``raw`` too: the old words are nowhere behind it."""
+        raw = self.raw
+        if raw.get("choices"):
+            raw = {**raw, "choices": [_retell(choice, text, self.index) for choice in raw["choices"]]}
+        return attrs.evolve(self, text=text, raw=raw)
+
+
+def _retell(choice: JsonObject, text: str, index: int) -> JsonObject:
+    """A raw choice (``message`` or ``delta``) whose words are replaced; log probabilities go, as they quote."""
+    if choice.get("index", 0) != index:
+        return choice
+    changed = {name: value for name, value in choice.items() if name != "logprobs"}
+    for member in ("message", "delta"):
+        old = choice.get(member)
+        if isinstance(old, dict):
+            changed[member] = {**old, "content": retold_content(old.get("content"), text)}
+    return changed
+
+
+def retold_content(content: Any, text: str) -> Any:
+    """A message's content with its words replaced by ``text``; reasoning parts stay where they are."""
+    if not isinstance(content, list):
+        return text
+    kept = [part for part in content if isinstance(part, dict) and part.get("type") == "thinking"]
+    return [*kept, {"type": "text", "text": text}] if kept else text
+
+
+def retold_raw(raw: JsonObject, text: str, index: int) -> JsonObject:
+    """A raw chat answer whose choice ``index`` says ``text``."""
+    if not raw.get("choices"):
+        return raw
+    return {**raw, "choices": [_retell(choice, text, index) for choice in raw["choices"]]}
