@@ -13,9 +13,9 @@ import attrs
 __all__ = ["BifrostError", "ConfigError"]
 
 
-def rebuild(cls: type[BifrostError]) -> BifrostError:
-    """Make an empty error for unpickling; its state follows (so that cycles work)."""
-    return cls.__new__(cls)
+def rebuild(cls: type[BifrostError], message: str) -> BifrostError:
+    """Make an error for unpickling that knows its message only; its state follows (so that cycles work)."""
+    return cls.__new__(cls, message)
 
 
 @attrs.define(eq=False, kw_only=True, slots=False)
@@ -36,7 +36,7 @@ class BifrostError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # State after construction: an error is reachable from its own ``attempts``.
-        return rebuild, (type(self),), dict(self.__dict__)
+        return rebuild, (type(self), self.message), dict(self.__dict__)
 
 
 @attrs.define(eq=False, kw_only=True, slots=False, repr=False)

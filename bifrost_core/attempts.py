@@ -55,12 +55,13 @@ class Attempt:
 
     @property
     def cost_upper(self) -> Decimal | None:
-        """The most that it can cost in USD; None when the price or a bound is unknown."""
-        if self.price is None or self.output_upper is None:
+        """The most that it can cost in USD; None when the price or a bound is unknown.
+
+        Pages, seconds of audio and characters are not known before: a price for them has no bound.
+        """
+        if self.price is None or self.output_upper is None or self.price.is_open_ended:
             return None
-        return self.price.cost(
-            Usage(input_tokens=self.input_upper, output_tokens=self.output_upper, requests=1)
-        )
+        return self.price.cost(Usage(input_tokens=self.input_upper, output_tokens=self.output_upper, requests=1))
 
     def limit_output(self, tokens: int) -> None:
         """Lower the output limit that will be sent; the smallest of all callers wins.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +15,15 @@ from .responses import Response
 from .types import Operation, Request, Usage
 
 __all__ = ["Call", "CallRecord", "Principal"]
+
+
+def _names(values: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several; a string is one name, not its letters."""
+    return (values,) if isinstance(values, str) else tuple(values)
+
+
+def _roles(values: str | Iterable[str]) -> frozenset[str]:
+    return frozenset(_names(values))
 
 
 @attrs.frozen(kw_only=True)
@@ -36,7 +45,7 @@ class Principal:
     virtual_key_id: str | None = None
     team: str | None = None
     customer: str | None = None
-    roles: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    roles: frozenset[str] = attrs.field(default=frozenset(), converter=_roles)
     claims: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
@@ -69,7 +78,7 @@ class Call:
     principal: Principal | None = None
     deadline: float = float("inf")
     attempts: tuple[Attempt, ...] = ()
-    fallbacks: tuple[str, ...] = attrs.field(default=(), converter=tuple, on_setattr=attrs.setters.convert)
+    fallbacks: tuple[str, ...] = attrs.field(default=(), converter=_names, on_setattr=attrs.setters.convert)
     metadata: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     options: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
     state: dict[Any, Any] = attrs.field(factory=dict[Any, Any], repr=False)
@@ -110,7 +119,7 @@ class CallRecord:
     principal: Principal | None
     outcome: str
     kind: Kind | None
-    response: Response | None
+    response: Response | None = attrs.field(repr=False)
     error: Exception | None
     attempts: tuple[Attempt, ...]
     usage: Usage
@@ -119,4 +128,4 @@ class CallRecord:
     started_at: float
     latency: float
     time_to_first_token: float | None
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = attrs.field(repr=False)

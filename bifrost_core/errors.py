@@ -88,7 +88,7 @@ class CallError(BifrostError):
 
     call_id: str = ""
     model: str = ""
-    kind: Kind = attrs.field(default=None, converter=attrs.converters.optional(Kind))  # type: ignore[assignment]
+    kind: Kind = attrs.field(default=None, converter=attrs.converters.optional(Kind))
     attempts: tuple[Attempt, ...] = ()
     retry_after: float | None = None
     http_status: int = 0
@@ -229,7 +229,7 @@ class ProviderError(CallError):
         fixed = FACTS[self.kind].http_status
         if fixed is not None:
             return fixed
-        return self.status if self.status is not None and 400 <= self.status < 500 else 400
+        return self.status if self.status is not None and self.status >= 400 else 400
 
 
 @attrs.define(eq=False, kw_only=True, slots=False, repr=False)
@@ -288,9 +288,17 @@ class StreamBrokenError(ProviderError):
 
 @attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class BadRequestError(ProviderError):
-    """The request itself is at fault; sending it again changes nothing."""
+    """The request itself is at fault; sending it again changes nothing.
+
+    ``http_status`` is the provider's where it gave one, else 400, or 413 for ``request_too_large``.
+    """
 
     default_kind = Kind.INVALID_REQUEST
+
+    def _gateway_status(self) -> int:
+        if self.status is not None and self.status >= 400:
+            return self.status
+        return FACTS[self.kind].http_status or 400
 
 
 @attrs.define(eq=False, kw_only=True, slots=False, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ _MAX_LENGTH: Final = 4096
 _SALT: Final = os.urandom(16)  # hashes of secrets mean nothing in another process
 _REFERENCE: Final = re.compile(r"(env|file|vault|aws-sm|gcp-sm|azure-kv):(.+)", re.DOTALL)
 
+_log = logging.getLogger(__name__)
+
 
 class Secret:
     """A credential that does not show itself.
@@ -32,7 +35,7 @@ class Secret:
 
     Args:
         value: The credential: ASCII 0x21 to 0x7E, 8 to 4,096 characters. One newline at the end, as
-            files have it, is dropped.
+            files have it, is dropped with a warning in the log.
         source: Where it came from, for the error message (``"env MISTRAL_API_KEY"``).
 
     Raises:
@@ -48,7 +51,9 @@ class Secret:
             text = value
         else:
             raise ConfigError(f"{source} is not a string but {type(value).__name__}", field=source)
-        text = text.removesuffix("\n").removesuffix("\r")
+        if text.endswith("\n"):
+            text = text.removesuffix("\n").removesuffix("\r")
+            _log.warning("%s ends with a line break, which is dropped", source)
         problem = None
         if not _MIN_LENGTH <= len(text) <= _MAX_LENGTH:
             problem = f"has {len(text)} characters; a key has {_MIN_LENGTH} to {_MAX_LENGTH}"
@@ -89,6 +94,9 @@ class Secret:
     def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
         return self
 
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: send a reference such as env:NAME to the other process")
 
@@ -104,11 +112,11 @@ def _names(values: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _default_id(secret: Secret | None, reference: str | None) -> str:
-    if reference is not None:
+    if reference is not None and reference.startswith("env:"):
         return reference.removeprefix("env:")
-    assert secret is not None  # noqa: S101 # one of the two is always there; for the type checker
+    named = reference or "" if secret is None else secret.reveal()  # a vault answers later: its reference stands in
     # Keyed, so that the id of a short secret is not found in a table of hashes of common ones.
-    digest = hashlib.blake2b(secret.reveal().encode(), digest_size=4, key=b"bifrost_core.key.id")
+    digest = hashlib.blake2b(named.encode(), digest_size=4, key=b"bifrost_core.key.id")
     return f"k_{digest.hexdigest()}"
 
 
@@ -162,7 +170,9 @@ class Key:
             elif secret is not None:
                 resolved = Secret(secret, f"key {id}" if id else "key")
             elif reference is None:
-                problem = ConfigError(f"key {id or ''} has no secret; pass one or a reference", field="secret")
+                problem = ConfigError(
+                    f"key {id or 'without id'} has no secret; pass one or a reference", field="secret"
+                )
         except ConfigError as exc:
             problem = exc
         del secret  # the frame of an error must not hold it
@@ -170,11 +180,11 @@ class Key:
             raise problem.with_traceback(None)
         if id is None:
             id = _default_id(resolved, reference)  # noqa: A001
-        if not id:
-            raise ConfigError("a key's id is empty; leave it out or give it a name", field="id")
+        if not id or not id.isprintable():
+            raise ConfigError("a key's id is empty or not printable; leave it out or give it a name", field="id")
         if not (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"key {id}: weight must be a number >= 0, not {weight!r}", field="weight")
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(
             id=id,
             secret=resolved,
             reference=reference,
@@ -199,8 +209,21 @@ class Key:
         return any(pattern == "*" or fnmatchcase(model, pattern) for pattern in self.models)
 
     def resolve(self, value: str) -> Key:
-        """A copy that holds the credential which a vault answered for ``reference``."""
-        return attrs.evolve(self, secret=Secret(value, f"key {self.id}"))
+        """A copy that holds the credential which a vault answered for ``reference``.
+
+        Raises:
+            ConfigError: The answer is not usable as a credential. Never shows it.
+        """
+        problem: ConfigError | None = None
+        secret: Secret | None = None
+        try:
+            secret = Secret(value, f"key {self.id}")
+        except ConfigError as exc:
+            problem = exc
+        del value  # the frame of an error must not hold it
+        if problem is not None:
+            raise problem.with_traceback(None)
+        return attrs.evolve(self, secret=secret)
 
 
 def _resolve_locally(reference: str) -> Secret | None:

@@ -1,7 +1,9 @@
 """Every way a call or an attempt can fail, by name, and what each name implies.
 
 The one table that the rest reads: an adapter says *which* kind a failure is; the router asks only
-what that kind means. Nothing here knows about time, keys or providers.
+what that kind means. What the name alone does not settle (a 500 is the model's fault, a 503 the
+provider's) is answered by the three functions at the end. Nothing here knows about time, keys or
+providers.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from enum import StrEnum
 
 import attrs
 
-__all__ = ["FACTS", "Cooling", "Facts", "Kind", "Scope", "Step"]
+__all__ = ["FACTS", "Cooling", "Facts", "Kind", "Scope", "Step", "outcome_of", "scope_of", "steps_of"]
 
 
 class Kind(StrEnum):
@@ -41,6 +43,7 @@ class Kind(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     REDIRECT = "redirect"
     BAD_RESPONSE = "bad_response"
+    BAD_USAGE = "bad_usage"  # never raised: the answer is good, only its count is not
     RESPONSE_TOO_LARGE = "response_too_large"
     # streams
     STREAM_TRUNCATED = "stream_truncated"
@@ -104,7 +107,9 @@ class Facts:
         billed: What the provider probably charges: ``none``, ``unknown``, ``partial`` or ``full``.
         seconds: Length of a ``FIXED`` or the start of a ``REJECTED`` closing, in seconds.
         balancer: The outcome that the balancer is told.
-        repeats: How often in a row ``SAME`` may be taken for this kind in one call.
+        repeats: How often ``SAME`` may be taken for this kind in one call on one deployment.
+        resent_once: The answer was made and charged but is of no use: a call sends its request again at most
+            once for all kinds that say so, wherever to.
     """
 
     cooling: Cooling
@@ -116,6 +121,7 @@ class Facts:
     seconds: float = 0.0
     balancer: str = "client"
     repeats: int = 16
+    resent_once: bool = False
 
     @property
     def retryable(self) -> bool:
@@ -143,7 +149,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.CONTENT_FILTERED: Facts(_NOTHING, None, (), None),
     Kind.CONFLICT: Facts(_NOTHING, None, (Step.SAME,), None, repeats=1),
     Kind.AUTH: Facts(Cooling.REJECTED, Scope.KEY, _KEY_ON, 502, seconds=300.0, balancer="auth"),
-    Kind.NO_CREDENTIALS: Facts(_NOTHING, None, _ON, 502),
+    Kind.NO_CREDENTIALS: Facts(_NOTHING, None, (), 502),
     Kind.PAYMENT: Facts(Cooling.FIXED, Scope.QUOTA_GROUP, _GROUP_ON, 502, seconds=3600.0, balancer="auth"),
     Kind.PERMISSION: Facts(Cooling.FIXED, Scope.ROUTE, _KEY_ON, 502, seconds=600.0, balancer="auth"),
     Kind.MODEL_NOT_FOUND: Facts(Cooling.FIXED, Scope.DEPLOYMENT, _ON, 404, seconds=300.0),
@@ -151,7 +157,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.QUOTA_EXHAUSTED: Facts(
         Cooling.FIXED, Scope.QUOTA_GROUP, _GROUP_ON, 429, seconds=3600.0, balancer="rate_limit"
     ),
-    Kind.MODEL_OVERLOADED: Facts(Cooling.THROTTLE, Scope.DEPLOYMENT, _ON, 502),
+    Kind.MODEL_OVERLOADED: Facts(Cooling.THROTTLE, Scope.DEPLOYMENT, _ON, 503),
     Kind.SERVER_ERROR: _breaker(Scope.PROVIDER, _SAME_ON, 502),
     Kind.SERVER_TIMEOUT: _breaker(Scope.PROVIDER, _SAME_ON, 504, repeats=1),
     Kind.CONNECT_ERROR: _breaker(Scope.PROVIDER, _SAME_ON, 502, processed="no", billed="none", repeats=1),
@@ -160,16 +166,17 @@ FACTS: dict[Kind, Facts] = {
     Kind.PROTOCOL_ERROR: _breaker(Scope.PROVIDER, _ON, 502),
     Kind.REDIRECT: Facts(Cooling.FIXED, Scope.PROVIDER, _ON, 502, seconds=300.0, balancer="error"),
     Kind.BAD_RESPONSE: _breaker(
-        Scope.DEPLOYMENT, (Step.DEPLOYMENT, Step.SAME), 502, processed="yes", billed="full", repeats=1
+        Scope.DEPLOYMENT, (Step.DEPLOYMENT, Step.SAME), 502, processed="yes", billed="full", resent_once=True
     ),
-    Kind.RESPONSE_TOO_LARGE: _breaker(Scope.DEPLOYMENT, _ON, 502),
+    Kind.BAD_USAGE: Facts(_NOTHING, None, (), 502, processed="yes", billed="full", balancer="ok"),
+    Kind.RESPONSE_TOO_LARGE: _breaker(Scope.DEPLOYMENT, _ON, 502, processed="yes", resent_once=True),
     Kind.STREAM_TRUNCATED: _breaker(Scope.DEPLOYMENT, _SAME_ON, 502, processed="yes", billed="partial"),
     Kind.STREAM_ERROR: _breaker(Scope.DEPLOYMENT, _SAME_ON, 502, processed="yes", billed="partial"),
     Kind.STREAM_MALFORMED: _breaker(Scope.DEPLOYMENT, _SAME_ON, 502, processed="yes", billed="partial"),
     Kind.STREAM_STALLED: _breaker(Scope.DEPLOYMENT, (), 502, processed="yes", billed="partial"),
     Kind.DEADLINE_EXCEEDED: Facts(_NOTHING, None, (), 504, processed="unknown", billed="unknown"),
     Kind.CANCELLED: Facts(_NOTHING, None, (), 499, processed="unknown", billed="unknown"),
-    Kind.NO_ROUTE: Facts(_NOTHING, None, _ON, 503),
+    Kind.NO_ROUTE: Facts(_NOTHING, None, (), 503),
     Kind.UNAUTHENTICATED: Facts(_NOTHING, None, (), 401),
     Kind.REFUSED: Facts(_NOTHING, None, (), 403),
     Kind.BUDGET_EXCEEDED: Facts(_NOTHING, None, (), 402),
@@ -178,3 +185,49 @@ FACTS: dict[Kind, Facts] = {
     Kind.GUARDRAIL_BLOCKED: Facts(_NOTHING, None, (), 446),
     Kind.PLUGIN_ERROR: Facts(_NOTHING, None, (), 503),
 }
+
+
+def scope_of(kind: Kind, status: int | None = None, *, html: bool = False) -> Scope | None:
+    """What a failure is held against.
+
+    Args:
+        kind: The failure; of a stream's error event the kind of the code inside it.
+        status: HTTP status of the answer, if there was one.
+        html: The body was a web page: some proxy answered, not the model.
+
+    Returns:
+        The scope, or None when nothing of the provider's is at fault.
+    """
+    if kind is Kind.SERVER_ERROR and status == 500:
+        return Scope.DEPLOYMENT
+    if kind is Kind.BAD_RESPONSE and html:
+        return Scope.PROVIDER
+    return FACTS[kind].scope
+
+
+def steps_of(kind: Kind, limit: Scope | None = None) -> tuple[Step, ...]:
+    """Where a call may go on after a failure, in order; empty: the error goes to the caller.
+
+    Args:
+        kind: The failure.
+        limit: Of ``budget_exceeded`` and ``rate_exceeded``: what the budget or limit belongs to, when it
+            is one of the route, its key, its deployment or its provider; None: the caller's or the Router's own.
+    """
+    if limit is not None and kind in (Kind.BUDGET_EXCEEDED, Kind.RATE_EXCEEDED):
+        return _ON if limit in (Scope.DEPLOYMENT, Scope.PROVIDER) else _KEY_ON
+    return FACTS[kind].steps
+
+
+def outcome_of(kind: Kind | None, status: int | None = None, retry_after: float | None = None) -> str:
+    """What the balancer is told: ``ok``, ``rate_limit``, ``auth``, ``error`` or ``client``.
+
+    Args:
+        kind: The failure; None: a good answer.
+        status: HTTP status of the answer.
+        retry_after: Seconds that the provider asked to wait, if it did; 0 is no wait.
+    """
+    if kind is None:
+        return "ok"
+    if status in (503, 529) and retry_after is not None and retry_after > 0:
+        return "rate_limit"
+    return FACTS[kind].balancer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Context, Decimal, DecimalException
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -18,7 +18,12 @@ __all__ = ["Price", "PriceBook"]
 
 _MILLION = Decimal(1_000_000)
 _MINUTE = Decimal(60)
+_ONE = Decimal(1)
+_FREE = Decimal(0)
 _PICO = Decimal("1e-12")
+_MICRO = Decimal("1e-6")
+_MOST = Decimal(1_000_000_000)
+_EXACT = Context(prec=50)  # our own: a host may have lowered the precision of its thread's
 
 
 def _usd(value: Decimal | str | int | None) -> Decimal | None:
@@ -29,11 +34,11 @@ def _usd(value: Decimal | str | int | None) -> Decimal | None:
         raise ConfigError(f"a price is a float ({value!r}); write it as a string: '{value}'", field="price")
     try:
         amount = Decimal(value)
-    except ArithmeticError:
+    except (DecimalException, TypeError, ValueError):
         raise ConfigError(f"a price is not a number: {value!r}", field="price") from None
-    if not amount.is_finite() or amount < 0:
-        raise ConfigError(f"a price must be a number >= 0, not {value!r}", field="price")
-    if amount != (amount / _MILLION).quantize(_PICO) * _MILLION:
+    if not amount.is_finite() or not 0 <= amount <= _MOST:
+        raise ConfigError(f"a price must be a number from 0 to {_MOST:f}, not {value!r}", field="price")
+    if amount != amount.quantize(_MICRO, context=_EXACT):
         raise ConfigError(f"a price has at most 6 decimals, not {value!r}", field="price")
     return amount
 
@@ -66,30 +71,35 @@ class Price:
     per_request: Decimal | None = attrs.field(default=None, converter=_usd)
 
     def cost(self, usage: Usage) -> Decimal | None:
-        """What ``usage`` costs in USD, exactly; None when a part that was used has no price."""
+        """What ``usage`` costs in USD, exactly; None when a part that was used has no price.
+
+        Audio is rounded up to a whole pico-USD (a minute's price need not divide by 60). Where pages or
+        audio have a price and tokens have none, tokens are counted but not charged, as the providers do.
+        """
+        tokens = self.input is not None or self.output is not None or not self.is_open_ended
         cached = min(usage.cached_tokens, usage.input_tokens)
         total = Decimal(0)
-        for count, price in (
-            (usage.input_tokens - cached, self.input),
-            (cached, self.input if self.cached_input is None else self.cached_input),
-            (usage.output_tokens, self.output),
-            (usage.characters, self.per_million_characters),
+        for count, price, unit in (
+            ((usage.input_tokens - cached) * tokens, self.input, _MILLION),
+            (cached * tokens, self.input if self.cached_input is None else self.cached_input, _MILLION),
+            (usage.output_tokens * tokens, self.output, _MILLION),
+            (usage.characters, self.per_million_characters, _MILLION),
+            (usage.pages, self.per_page, _ONE),
+            (usage.audio_seconds, self.per_audio_minute, _MINUTE),
+            (usage.requests, self.per_request or _FREE, _ONE),
         ):
             if count:
                 if price is None:
                     return None
-                total += price * count / _MILLION
-        if usage.pages:
-            if self.per_page is None:
-                return None
-            total += self.per_page * usage.pages
-        if usage.audio_seconds:
-            if self.per_audio_minute is None:
-                return None
-            total += self.per_audio_minute * Decimal(str(usage.audio_seconds)) / _MINUTE
-        if self.per_request is not None:
-            total += self.per_request * usage.requests
-        return total
+                exact = count if isinstance(count, int) else Decimal(str(count))
+                total = _EXACT.add(total, _EXACT.divide(_EXACT.multiply(price, exact), unit))
+        rounded = total.quantize(_PICO, ROUND_CEILING, _EXACT)
+        return total if total == rounded else rounded
+
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether something is charged that tokens do not bound: pages, audio or characters."""
+        return (self.per_page, self.per_audio_minute, self.per_million_characters) != (None, None, None)
 
 
 class PriceBook:

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _NO_ROUTE = RouteRef("", "", "")
+_NO_USAGE = Usage()
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +48,7 @@ class Response:
     """
 
     model: str = ""
-    usage: Usage = Usage()
+    usage: Usage = _NO_USAGE
     cost: Decimal | None = None
     route: RouteRef = _NO_ROUTE
     attempts: tuple[Attempt, ...] = attrs.field(default=(), repr=False)
@@ -58,13 +59,13 @@ class Response:
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     call_id: str = ""
 
-    def with_text(self, text: str) -> Self:
+    def with_text(self, text: str) -> Self:  # noqa: ARG002 # those that have text replace it
         """A copy that says ``text`` instead, ``raw`` included.
 
         Raises:
             TypeError: An answer of this kind has no text.
         """
-        raise TypeError(f"{type(self).__name__} has no text to replace")
+        raise TypeError(f"{type(self).__name__} has no text that could be replaced")
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +76,7 @@ class ChatResponse(Response):
         choices: The answers, by index; one unless ``n`` asked for more.
     """
 
-    choices: tuple[Choice, ...] = attrs.field(default=(), converter=tuple)
+    choices: tuple[Choice, ...] = attrs.field(default=(), converter=tuple[Choice, ...])
     _parse: Callable[[str], Any] | None = attrs.field(default=None, repr=False, eq=False)
 
     @property
@@ -119,7 +120,7 @@ class ChatResponse(Response):
     def with_text(self, text: str) -> Self:
         """A copy whose first choice says ``text``, in ``message`` and ``raw`` too."""
         if not self.choices:
-            return attrs.evolve(self, choices=(Choice(text=text),))
+            return attrs.evolve(self, choices=(Choice(text=text),))  # pyright: ignore[reportCallIssue] # `message` has a default
         first = self.choices[0]
         message = {**first.message, "content": retold_content(first.message.get("content"), text)}
         changed = attrs.evolve(first, text=text, message=message)
@@ -192,12 +193,11 @@ class Transcription(Response):
 
     text: str = ""
     language: str | None = None
-    segments: tuple[Segment, ...] = attrs.field(default=(), converter=tuple)
+    segments: tuple[Segment, ...] = attrs.field(default=(), converter=tuple[Segment, ...])
 
     def with_text(self, text: str) -> Self:
         """A copy that says ``text``; the segments, which hold the old words, go."""
-        raw = {**self.raw, "text": text, "segments": []} if self.raw else self.raw
-        return attrs.evolve(self, text=text, segments=(), raw=raw)
+        return attrs.evolve(self, text=text, segments=(), raw=retold_raw(self.raw, text, 0))
 
 
 @attrs.frozen(kw_only=True)
@@ -220,13 +220,29 @@ class OcrResponse(Response):
         annotation: The document annotation, parsed from its JSON, where one was asked for.
     """
 
-    pages: tuple[OcrPage, ...] = attrs.field(default=(), converter=tuple)
+    pages: tuple[OcrPage, ...] = attrs.field(default=(), converter=tuple[OcrPage, ...])
     annotation: Any = None
 
     @property
     def text(self) -> str:
         """Markdown of all pages, a blank line between them."""
         return "\n\n".join(page.markdown for page in self.pages)
+
+    def with_text(self, text: str) -> Self:
+        """A copy whose first page says ``text``; what else holds the old words goes.
+
+        That are the other pages' texts, all images and tables (text may be seen in them), and the annotation.
+        """
+        pages = [OcrPage(index=page.index, markdown="", dimensions=page.dimensions) for page in self.pages]
+        first = attrs.evolve(pages[0], markdown=text) if pages else OcrPage(index=0, markdown=text)
+        told = (first, *pages[1:])
+        raw: JsonObject = {name: value for name, value in self.raw.items() if name in {"model", "usage_info"}}
+        if self.raw:
+            raw["pages"] = [
+                {"index": page.index, "markdown": page.markdown, "images": [], "dimensions": page.dimensions}
+                for page in told
+            ]
+        return attrs.evolve(self, pages=told, annotation=None, raw=raw)
 
 
 @attrs.frozen(kw_only=True)
@@ -246,7 +262,7 @@ class ModerationResult:
 class ModerationResponse(Response):
     """Verdicts, one per input, in input order."""
 
-    results: tuple[ModerationResult, ...] = attrs.field(default=(), converter=tuple)
+    results: tuple[ModerationResult, ...] = attrs.field(default=(), converter=tuple[ModerationResult, ...])
 
 
 @attrs.frozen(kw_only=True)
@@ -257,7 +273,7 @@ class ResponsesResponse(Response):
         output: Output items as dicts.
     """
 
-    output: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple)
+    output: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple[JsonObject, ...])
 
     @property
     def output_text(self) -> str:
@@ -269,6 +285,30 @@ class ResponsesResponse(Response):
             for part in item.get("content", ())
             if part.get("type") == "output_text"
         )
+
+    def with_text(self, text: str) -> Self:
+        """A copy whose first text part says ``text``, in ``raw`` too; the other text parts go."""
+        output: list[JsonObject] = []
+        said = False
+        for item in self.output:
+            if item.get("type") != "message":
+                output.append(item)
+                continue
+            content: list[JsonObject] = []
+            for part in item.get("content", ()):
+                if part.get("type") != "output_text":
+                    content.append(part)
+                elif not said:
+                    content.append({"type": "output_text", "text": text, "annotations": []})
+                    said = True
+            output.append({**item, "content": content})
+        if not said:
+            new: JsonObject = {"type": "output_text", "text": text, "annotations": []}
+            output.append({"type": "message", "role": "assistant", "status": "completed", "content": [new]})
+        raw = {name: value for name, value in self.raw.items() if name != "output_text"}
+        if raw:
+            raw["output"] = output
+        return attrs.evolve(self, output=tuple(output), raw=raw)
 
     def to_openai(self) -> JsonObject:
         """The answer as an OpenAI response object."""

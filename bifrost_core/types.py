@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import attrs
 import msgspec
@@ -148,7 +148,7 @@ class ToolCall:
         """
         try:
             return msgspec.json.decode(self.arguments or "{}")
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # not JSON, no valid text, or nested without end
             raise ValueError(f"the arguments of tool call {self.name!r} are not valid JSON") from None
 
     def to_openai(self) -> JsonObject:
@@ -211,13 +211,14 @@ def message_dicts(messages: Any) -> list[JsonObject]:
             f"messages is {type(messages).__name__}; pass a string or a list of messages", field="messages"
         )
     shaped: list[JsonObject] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(cast("Iterable[object]", messages)):
         if isinstance(message, Message):
             shaped.append(message.to_dict())
         elif isinstance(message, Mapping):
-            if "role" not in message:
+            members = cast("Mapping[str, Any]", message)
+            if "role" not in members:
                 raise ConfigError(f"messages[{index}] has no role", field=f"messages[{index}].role")
-            shaped.append(dict(message))
+            shaped.append(dict(members))
         else:
             raise ConfigError(
                 f"messages[{index}] is {type(message).__name__}; pass a dict or a Message",
@@ -234,15 +235,23 @@ def message_text(content: Any) -> str:
         return content
     if isinstance(content, Sequence):
         parts: list[str] = []
-        for part in content:
+        for part in cast("Sequence[object]", content):
             if isinstance(part, str):
                 parts.append(part)
-            elif isinstance(part, Mapping) and part.get("type", "text") == "text":
-                text = part.get("text")
-                if isinstance(text, str):
+            elif isinstance(part, Mapping):
+                members = cast("Mapping[str, Any]", part)
+                text = members.get("text")
+                if members.get("type", "text") == "text" and isinstance(text, str):
                     parts.append(text)
         return "".join(parts)
     return ""
+
+
+def _operation(value: Operation | str) -> Operation:
+    try:
+        return Operation(value)
+    except ValueError:
+        raise ConfigError(f"{value!r} is no operation; known are {', '.join(Operation)}", field="operation") from None
 
 
 def _read_only(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -280,7 +289,7 @@ class Request:
         stream: Whether the answer comes in chunks.
     """
 
-    operation: Operation = attrs.field(converter=Operation)
+    operation: Operation = attrs.field(converter=_operation)
     model: str
     body: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_read_only, repr=False)
     files: tuple[File, ...] = attrs.field(default=(), converter=tuple)
@@ -311,7 +320,7 @@ class Choice:
     finish_reason: str | None = None
     message: JsonObject = attrs.field(repr=False)
 
-    @message.default  # pyright: ignore # attrs' decorator of a field
+    @message.default  # pyright: ignore[reportAttributeAccessIssue, reportUntypedFunctionDecorator] # attrs' decorator of a field
     def _message_default(self) -> JsonObject:
         message: JsonObject = {"role": "assistant", "content": self.text}
         if self.tool_calls:
@@ -348,10 +357,26 @@ class Chunk:
 
     def with_text(self, text: str) -> Chunk:
         """A copy that says ``text`` instead, in ``raw`` too: the old words are nowhere behind it."""
-        raw = self.raw
-        if raw.get("choices"):
-            raw = {**raw, "choices": [_retell(choice, text, self.index) for choice in raw["choices"]]}
-        return attrs.evolve(self, text=text, raw=raw)
+        return attrs.evolve(self, text=text, raw=retold_raw(self.raw, text, self.index))
+
+
+_WORDLESS = frozenset(
+    {
+        "type",
+        "event",
+        "id",
+        "object",
+        "created",
+        "model",
+        "usage",
+        "language",
+        "item_id",
+        "response_id",
+        "output_index",
+        "content_index",
+        "sequence_number",
+    }
+)  # members of a raw answer or event that hold nothing of what was said
 
 
 def _retell(choice: JsonObject, text: str, index: int) -> JsonObject:
@@ -375,7 +400,12 @@ def retold_content(content: Any, text: str) -> Any:
 
 
 def retold_raw(raw: JsonObject, text: str, index: int) -> JsonObject:
-    """A raw chat answer whose choice ``index`` says ``text``."""
-    if not raw.get("choices"):
-        return raw
-    return {**raw, "choices": [_retell(choice, text, index) for choice in raw["choices"]]}
+    """A provider's JSON that says ``text``: in choice ``index`` where it has choices, else as an event.
+
+    Of events without choices only the members that name and count are kept, as others may repeat words.
+    """
+    if raw.get("choices"):
+        return {**raw, "choices": [_retell(choice, text, index) for choice in raw["choices"]]}
+    kept = {name: value for name, value in raw.items() if name in _WORDLESS}
+    kept.update((name, text) for name in ("text", "delta") if isinstance(raw.get(name), str))
+    return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -26,6 +26,8 @@ class Exchange:
         connect: Seconds for TCP and TLS.
         read: Seconds of silence between two reads.
         fresh: Use a new connection, not one from the pool.
+        idle: Seconds of silence between two reads of the body; None: as ``read``.
+        on_sent: Called once, right before the first byte of the request goes out; must not raise.
     """
 
     method: str
@@ -36,6 +38,8 @@ class Exchange:
     connect: float
     read: float
     fresh: bool = False
+    idle: float | None = None
+    on_sent: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"Exchange({self.method} {self.url}, {len(self.body)} bytes)"

@@ -1,1 +1,7 @@
 """Adapters: one module per provider, values in and values out."""
+
+from __future__ import annotations
+
+from .mistral import Mistral
+
+__all__ = ["Mistral"]

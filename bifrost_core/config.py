@@ -1,0 +1,128 @@
+"""A Router's arguments from a file, a mapping or the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from .errors import ConfigError
+from .hooks import load_plugins
+from .keys import Key, read_reference
+from .prices import Price, PriceBook
+from .providers.base import Provider
+from .providers.mistral import Mistral
+from .retries import RetryPolicy
+from .timeouts import Timeout
+
+__all__ = ["options_from_config", "options_from_env"]
+
+_T = TypeVar("_T")
+
+_TYPES: Final[dict[str, Callable[..., Provider]]] = {"mistral": Mistral}
+_VARIABLES: Final[dict[str, Callable[..., Provider]]] = {"MISTRAL_API_KEY": Mistral}
+
+
+def options_from_env(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The ``providers`` whose keys are in the environment: ``NAME``, ``NAME_2``, ``NAME_3`` and so on.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    providers: list[Provider] = []
+    for variable, make in _VARIABLES.items():
+        names = [name for name in environ if environ[name] and _numbered(name, variable)]
+        if names:
+            names.sort(key=lambda name: (len(name), name))
+            providers.append(make([Key.from_env(name) for name in names]))
+    if not providers:
+        raise ConfigError(f"no key in the environment; set {' or '.join(_VARIABLES)}", field="environ")
+    return {"providers": providers}
+
+
+def _numbered(name: str, variable: str) -> bool:
+    rest = name.removeprefix(variable)
+    return name.startswith(variable) and (not rest or (rest[0] == "_" and rest[1:].isdecimal()))
+
+
+def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """A Router's keyword arguments from a TOML or JSON file, or a mapping of the same shape.
+
+    Entries: ``providers`` (a list of tables with ``type``, ``keys`` and the adapter's own options; a key is
+    a reference such as ``env:NAME`` or a table of ``Key``'s arguments), ``plugins`` (names of installed
+    ones), ``aliases``, ``fallbacks``, ``retry``, ``timeout``, ``prices``, ``engine``, ``require``.
+
+    Raises:
+        ConfigError: The file can not be read, or an entry is wrong; names the entry, never a secret.
+    """
+    table = dict(source) if isinstance(source, Mapping) else _read(Path(source))
+    options: dict[str, Any] = {}
+    for name, value in table.items():
+        match name:
+            case "providers":
+                options[name] = [_provider(entry, f"providers[{index}]") for index, entry in enumerate(value)]
+            case "plugins":
+                options[name] = load_plugins(*value)
+            case "retry":
+                options[name] = _made(RetryPolicy, value, name)
+            case "timeout":
+                options[name] = _made(Timeout, value, name) if isinstance(value, Mapping) else value
+            case "prices":
+                options[name] = PriceBook({model: _made(Price, price, f"prices.{model}") for model, price in value.items()})
+            case "aliases" | "fallbacks" | "engine" | "require":
+                options[name] = value
+            case _:
+                raise ConfigError(f"unknown entry {name!r} in the configuration", field=name)
+    if "providers" not in options:
+        raise ConfigError("the configuration has no providers", field="providers")
+    return options
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"configuration {path} can not be read: {type(exc).__name__}", field=str(path)) from None
+    try:
+        table = msgspec.json.decode(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+    except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ConfigError(f"configuration {path} is not valid {kind} ({type(exc).__name__})", field=str(path)) from None
+    if not isinstance(table, dict):
+        raise ConfigError(f"configuration {path} is no table of entries", field=str(path))
+    return table
+
+
+def _provider(entry: Any, where: str) -> Provider:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} is no table; it needs type and keys", field=where)
+    options = dict(entry)
+    kind = options.pop("type", None)
+    if kind not in _TYPES:
+        raise ConfigError(f"{where}.type is {kind!r}; there are {', '.join(_TYPES)}", field=f"{where}.type")
+    keys = [_key(key, f"{where}.keys[{index}]") for index, key in enumerate(options.pop("keys", ()))]
+    return _TYPES[kind](keys, **options)
+
+
+def _key(entry: Any, where: str) -> Key:
+    options = {"secret": entry} if isinstance(entry, str) else dict(entry)
+    secret = options.pop("secret", None)
+    if not isinstance(secret, str) or read_reference(secret) is None:
+        raise ConfigError(
+            f"{where} is no reference; a file holds no keys: write env:NAME or file:PATH", field=where
+        )
+    return _made(Key, {"secret": secret, **options}, where)
+
+
+def _made(cls: Callable[..., _T], arguments: Mapping[str, Any], where: str) -> _T:
+    """``cls(**arguments)``, with an error that names the entry."""
+    known = {attribute.alias for attribute in attrs.fields(cls)} if attrs.has(cls) else None  # type: ignore[arg-type]
+    unknown = [] if known is None else sorted(set(arguments) - known)
+    if unknown:
+        raise ConfigError(f"{where} has no entry {unknown[0]!r}", field=f"{where}.{unknown[0]}")
+    return cls(**arguments)

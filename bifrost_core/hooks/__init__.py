@@ -1,0 +1,10 @@
+"""From plugins to call chains: registered and checked once, then driven without looking anything up."""
+
+from __future__ import annotations
+
+from .compiled import Hooks, compile_hooks
+from .filters import FilterChain
+from .installed import load_plugins
+from .options import HookOptions
+
+__all__ = ["FilterChain", "HookOptions", "Hooks", "compile_hooks", "load_plugins"]

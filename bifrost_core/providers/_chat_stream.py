@@ -1,0 +1,534 @@
+"""Streamed chat answers in the shape that OpenAI and Mistral share: bytes into ``Chunk``s, and one answer at the end.
+
+Source:
+    https://docs.mistral.ai/capabilities/completion/usage (streaming), WHATWG HTML "Server-sent events".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bifrost_core.errors import CallError
+from bifrost_core.kinds import Kind
+from bifrost_core.responses import ChatResponse
+from bifrost_core.types import Choice, Chunk, JsonObject, Request, ToolCall, Usage
+
+from ._chat import (
+    Malformed,
+    call_id,
+    read_arguments,
+    read_content,
+    read_finish_reason,
+    read_usage,
+    real_id,
+    response_parser,
+)
+from ._json import JsonError, JsonExtent, decode
+from ._reporter import Reporter
+from ._sse import MAX_TOTAL, SseParser
+
+__all__ = ["ChatStreamDecoder"]
+
+_CHUNK_OBJECTS: Final = frozenset({"chat.completion.chunk", "chat.completion", "text_completion"})
+_OWN_MEMBERS: Final = frozenset({"choices", "usage", "object", "p"})  # `p` is padding against traffic analysis
+_MAX_CHOICES: Final = 1024
+_MAX_PREFACE: Final = 1024
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class _Call:
+    """A tool call on its way."""
+
+    __slots__ = ("arguments", "id", "index", "is_out", "name")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id: str | None = None
+        self.name = ""
+        self.arguments: list[str] = []
+        self.is_out = False
+
+
+class _Choice:
+    """One choice on its way."""
+
+    __slots__ = ("calls", "finish_reason", "index", "logprobs", "open", "parts", "role", "texts", "thoughts")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.role = "assistant"
+        self.texts: list[str] = []  # of the part that is last, while that is text
+        self.parts: list[JsonObject | list[str]] = []  # a list of strings is text
+        self.open: JsonObject | None = None  # a thinking part that further ones are joined to
+        self.thoughts: list[str] = []
+        self.calls: list[_Call] = []
+        self.finish_reason: str | None = None
+        self.logprobs: list[Any] = []
+
+    def say(self, text: str) -> None:
+        """Text goes on, or begins."""
+        if not self.parts or self.parts[-1] is not self.texts:
+            self.texts = []
+            self.parts.append(self.texts)
+            self.open = None
+        self.texts.append(text)
+
+    def take_parts(self, content: list[Any]) -> None:
+        """Parts go on, or begin: pieces of text and of thinking are joined, all others are kept as they are."""
+        for part in content:
+            if isinstance(part, str):
+                self.say(part)
+            elif part.get("type") == "text" and isinstance(part.get("text"), str) and len(part) == 2:
+                self.say(part["text"])
+            elif part.get("type") == "thinking" and isinstance(part.get("thinking"), list):
+                if self.open is None or not self.parts or self.parts[-1] is not self.open:
+                    self.open = {**part, "thinking": list(part["thinking"])}
+                    self.parts.append(self.open)
+                else:
+                    self.open.update({name: value for name, value in part.items() if name != "thinking"})
+                    self.open["thinking"].extend(part["thinking"])
+            else:
+                self.parts.append(part)
+
+    def content(self) -> Any:
+        """The content as a whole answer has it: a string, or a list when there is more than text."""
+        if all(isinstance(part, list) for part in self.parts):
+            return "".join(piece for part in self.parts for piece in part)
+        whole: list[JsonObject] = []
+        for part in self.parts:
+            if isinstance(part, list):
+                if text := "".join(part):
+                    whole.append({"type": "text", "text": text})
+            elif part.get("type") == "thinking" and isinstance(part.get("thinking"), list):
+                whole.append({**part, "thinking": _joined(part["thinking"])})
+            else:
+                whole.append(part)
+        return whole
+
+
+def _joined(thinking: list[Any]) -> list[Any]:
+    """Neighbouring pieces of thought as one."""
+    whole: list[Any] = []
+    run: list[str] = []
+    for part in [*thinking, None]:
+        if (
+            isinstance(part, dict)
+            and part.get("type") == "text"
+            and isinstance(part.get("text"), str)
+            and len(part) == 2
+        ):
+            run.append(part["text"])
+            continue
+        if run:
+            whole.append({"type": "text", "text": "".join(run)})
+            run = []
+        if part is not None:
+            whole.append(part)
+    return whole
+
+
+def _expected(request: Request) -> tuple[int, int | None]:
+    """How many choices were asked for, and how many events an answer may have at most."""
+    body = request.body
+    n = body.get("n")
+    n = n if type(n) is int and n >= 1 else 1
+    limit = body.get("max_tokens")
+    if limit is None:
+        limit = body.get("max_completion_tokens")
+    if type(limit) is not int or limit < 0 or body.get("extra_body"):  # which may say otherwise
+        return n, None
+    return n, 2 * limit * n + 256
+
+
+class ChatStreamDecoder:
+    """Decodes one streamed chat answer (``StreamDecoder``).
+
+    Attributes:
+        done: The terminal event has been read.
+        error: What is wrong with the stream, once something is.
+    """
+
+    __slots__ = (
+        "_began",
+        "_body",
+        "_choices",
+        "_delivered",
+        "_events",
+        "_expected",
+        "_extent",
+        "_head",
+        "_is_events",
+        "_max_events",
+        "_model",
+        "_reporter",
+        "_request",
+        "_size",
+        "_sse",
+        "_usage",
+        "done",
+        "error",
+    )
+
+    def __init__(self, request: Request, reporter: Reporter) -> None:
+        self.done = False
+        self.error: CallError | None = None
+        self._request = request
+        self._reporter = reporter
+        self._sse = SseParser()
+        self._is_events = False
+        self._began = b""
+        self._size = 0
+        self._body: list[bytes] | None = None  # of a plain answer to a stream request
+        self._extent = JsonExtent()
+        self._head: JsonObject | None = None
+        self._model: str | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Any = None
+        self._delivered = False
+        self._events = 0
+        self._expected, self._max_events = _expected(request)
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Take the next bytes; return the chunks that they complete."""
+        chunks: list[Chunk] = []
+        if self.done or self.error is not None:
+            return chunks
+        if not self._is_events:
+            data = self._sniff(data)
+            if self._body is not None:
+                return self._plain(data)
+            if not self._is_events:
+                return chunks
+        for name, payload in self._sse.feed(data):
+            self._event(name, payload, chunks)
+            if self.done or self.error is not None:
+                return chunks
+        if self._sse.overflow:
+            self._break(Kind.RESPONSE_TOO_LARGE, f"has {self._sse.overflow}")
+        return chunks
+
+    def finish(self) -> ChatResponse:
+        """The assembled answer, after the last byte.
+
+        Raises:
+            CallError: The stream was cut short (``StreamBrokenError``), or ``error``.
+        """
+        if self.error is None and not self.done:
+            self._last_words()
+        if self.error is None and not self._is_complete():
+            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
+        if self.error is not None:
+            raise self.error
+        return self._assemble()
+
+    def partial(self) -> ChatResponse | None:
+        """What has arrived so far, assembled; None when nothing has."""
+        return self._assemble() if self._delivered else None
+
+    # --- events
+
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        if payload == b"[DONE]":
+            self.done = True
+            if not self._is_complete(terminated=True):
+                self._break(Kind.STREAM_TRUNCATED, "said that it is done before its answer was")
+            return
+        self._events += 1
+        if self._max_events is not None and self._events > self._max_events:
+            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {self._max_events} events")
+            return
+        problem = ""
+        try:
+            event = decode(payload)
+            if not isinstance(event, dict):
+                problem = "an event that is no object"
+            elif self._is_error(name, event):
+                self.error = self._reporter.stream_error(event, self.partial(), model=self._request.model)
+            else:
+                self._take(event, chunks)
+        except JsonError as exc:
+            if name == b"error":
+                self.error = self._reporter.stream_error(
+                    {"message": payload[:4096].decode("utf-8", "replace")}, self.partial(), model=self._request.model
+                )
+            else:
+                problem = f"an event that can not be read: {exc}"
+        except Malformed as exc:
+            problem = f"an event that can not be used: {exc}"
+        if problem:
+            self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
+
+    def _is_error(self, name: bytes, event: JsonObject) -> bool:
+        if type(event.get("choices")) is list and not event.get("error") and name != b"error":
+            return any(type(choice) is dict and choice.get("finish_reason") == "error" for choice in event["choices"])
+        if event.get("object") == "error" or event.get("error") or name == b"error":
+            return True
+        named = event.get("object")
+        return event.get("choices") is None and not (isinstance(named, str) and named in _CHUNK_OBJECTS)
+
+    def _take(self, event: JsonObject, chunks: list[Chunk]) -> None:
+        raw_choices = event.get("choices")
+        if self._head is None:
+            self._head = event
+        elif len(event) > 6:  # rarely more than its fixed members; what is new is kept for `raw`
+            for name in event.keys() - self._head.keys():
+                self._head = {**self._head, name: event[name]}
+        if self._model is None and isinstance(model := event.get("model"), str):
+            self._model = model
+        raw_usage = event.get("usage")
+        usage: Usage | None = None
+        if raw_usage:
+            self._usage = raw_usage
+            usage = read_usage(raw_usage, self._reporter)
+        if not raw_choices:
+            if raw_choices is not None and not isinstance(raw_choices, list):
+                raise Malformed("choices is no list")
+            if usage is not None:
+                chunks.append(Chunk(usage=usage, raw=event))
+            return
+        if not isinstance(raw_choices, list):
+            raise Malformed("choices is no list")
+        last = len(raw_choices) - 1
+        for place, choice in enumerate(raw_choices):
+            raw = event
+            if last:  # each chunk quotes its own choice only
+                raw = {**event, "choices": [choice]}
+                if place != last:
+                    raw.pop("usage", None)
+            chunks.append(self._take_choice(choice, place, usage if place == last else None, raw))
+
+    def _take_choice(self, raw_choice: Any, place: int, usage: Usage | None, raw: JsonObject) -> Chunk:
+        if type(raw_choice) is not dict:
+            raise Malformed("a choice is no object")
+        index = raw_choice.get("index", place)
+        if type(index) is not int:
+            raise Malformed("the index of a choice is no number")
+        choice = self._choices.get(index)
+        if choice is None:
+            if len(self._choices) >= _MAX_CHOICES:
+                raise Malformed("there are too many choices")
+            choice = self._choices[index] = _Choice(index)
+        delta = raw_choice.get("delta")
+        if delta is None:
+            delta = raw_choice.get("message") or {}
+        if type(delta) is not dict:
+            raise Malformed("a delta is no object")
+        text, reasoning = read_content(content := delta.get("content"))
+        reason = read_finish_reason(raw_choice.get("finish_reason"))
+        if type(content) is str:
+            if text:
+                choice.say(text)
+        elif content:
+            choice.take_parts(content)
+        if not reasoning and type(told := delta.get("reasoning_content") or delta.get("reasoning")) is str:
+            reasoning = told
+        if reasoning:
+            choice.thoughts.append(reasoning)
+        calls: tuple[ToolCall, ...] = ()
+        if pieces := delta.get("tool_calls"):
+            calls = self._take_pieces(choice, pieces)
+        if reason is not None:
+            choice.finish_reason = reason
+            for call in choice.calls:
+                calls += self._hand_on(choice, call)
+        if (logprobs := raw_choice.get("logprobs")) and type(logprobs) is dict:
+            found = logprobs.get("content")
+            choice.logprobs.extend(found if type(found) is list else ())
+        if text or reasoning or choice.calls:
+            self._delivered = True
+        return Chunk(
+            text=text,
+            reasoning=reasoning or None,
+            tool_calls=calls,
+            finish_reason=reason,
+            usage=usage,
+            index=index,
+            raw=raw,
+        )
+
+    # --- tool calls
+
+    def _take_pieces(self, choice: _Choice, pieces: Any) -> tuple[ToolCall, ...]:
+        """Whole calls or pieces of calls; returns those that are complete because another one has begun."""
+        if not isinstance(pieces, list):
+            raise Malformed("tool_calls is no list")
+        whole: tuple[ToolCall, ...] = ()
+        for place, piece in enumerate(pieces):
+            if type(piece) is not dict:
+                raise Malformed("a tool call is no object")
+            function = piece.get("function")
+            if function is None:
+                function = {}
+            index = piece.get("index")
+            index = place if index is None else index
+            if type(function) is not dict or type(index) is not int:
+                raise Malformed("a tool call has no function")
+            known, name = real_id(piece.get("id")), function.get("name")
+            call = next((one for one in reversed(choice.calls) if one.index == index), None)
+            if call is None or (known and call.id and known != call.id):
+                if choice.calls and choice.calls[-1].arguments:
+                    whole += self._hand_on(choice, choice.calls[-1])
+                call = _Call(index)
+                choice.calls.append(call)
+            call.id = call.id or known
+            if not call.name and isinstance(name, str):
+                call.name = name
+            if (arguments := function.get("arguments")) is not None:
+                call.arguments.append(read_arguments(arguments))
+        return whole
+
+    def _hand_on(self, choice: _Choice, call: _Call) -> tuple[ToolCall, ...]:
+        """The call, if its arguments are complete JSON and it has not been handed on yet."""
+        if call.is_out or not call.name:
+            return ()
+        made = self._tool_call(choice, call)
+        if not made.arguments:
+            # A function without arguments; unless the answer was cut before they began, or they may still come.
+            call.is_out = choice.finish_reason not in (None, "length")
+        else:
+            try:
+                decode(made.arguments.encode("utf-8", "surrogatepass"))
+            except JsonError:
+                return ()
+            call.is_out = choice.finish_reason is not None or made.arguments.lstrip().startswith("{")
+        return (made,) if call.is_out else ()
+
+    def _tool_call(self, choice: _Choice, call: _Call) -> ToolCall:
+        if call.id is None:
+            place = choice.calls.index(call)
+            call.id = call_id(f"{(self._head or {}).get('id')}/{choice.index}/{place}")
+        return ToolCall(call.id, call.name, "".join(call.arguments))
+
+    # --- a plain answer to a stream request
+
+    def _sniff(self, data: bytes) -> bytes:
+        """Find out from the first bytes whether they are events, one JSON value, or HTML; returns what is to be read.
+
+        The bytes decide, as content types lie.
+        """
+        if self._body is not None:
+            return data
+        self._began += data
+        head = self._began.removeprefix(_BOM).lstrip(b" \t\r\n")
+        if head[:1] == b"<":
+            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
+        elif head[:1] in (b"{", b"["):
+            self._body = []
+        elif (head and not _BOM.startswith(head)) or len(self._began) > _MAX_PREFACE:
+            self._is_events = True
+        else:
+            return b""
+        began, self._began = self._began, b""
+        return began
+
+    def _plain(self, data: bytes) -> list[Chunk]:
+        if self._body is None:
+            return []
+        self._body.append(data)
+        self._size += len(data)
+        if self._size > MAX_TOTAL:
+            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
+            return []
+        if not self._extent.feed(data):
+            return []
+        chunks: list[Chunk] = []
+        problem = ""
+        try:
+            answer = decode(b"".join(self._body).strip())
+            if not isinstance(answer, dict):
+                problem = "a JSON answer that is no object"
+            elif self._is_error(b"", answer):
+                self.error = self._reporter.stream_error(answer, None, model=self._request.model)
+            elif not answer.get("choices"):
+                problem = "an answer without choices"
+            else:
+                self._take(answer, chunks)
+        except JsonError as exc:
+            problem = f"a JSON answer that can not be read: {exc}"
+        except Malformed as exc:
+            problem = f"an answer that can not be used: {exc}"
+        if problem:
+            self._break(Kind.BAD_RESPONSE, f"holds {problem}")
+        elif self.error is None:
+            self.done = True
+            if not self._is_complete(terminated=True):
+                self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
+        return chunks
+
+    # --- the end
+
+    def _last_words(self) -> None:
+        """An event that lacks its empty line at the end counts when it only says how the answer ended."""
+        if self._body is not None:
+            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
+            return
+        pending = self._sse.flush()
+        if pending is None or pending[1] == b"[DONE]":
+            return
+        try:
+            event = decode(pending[1])
+            if not isinstance(event, dict) or self._is_error(pending[0], event):
+                return
+            choices = event.get("choices")
+            if isinstance(choices, list) and not any(_says_something(choice) for choice in choices):
+                self._take(event, [])
+        except (JsonError, Malformed):
+            return
+
+    def _is_complete(self, *, terminated: bool = False) -> bool:
+        """Every choice has said why it ended; without a terminal event, as many as were asked for."""
+        if not self._choices or any(choice.finish_reason is None for choice in self._choices.values()):
+            return False
+        return terminated or self.done or len(self._choices) >= self._expected
+
+    def _break(self, kind: Kind, why: str) -> None:
+        self.error = self._reporter.broken(kind, why, self.partial())
+
+    def _assemble(self) -> ChatResponse:
+        choices: list[Choice] = []
+        raw_choices: list[JsonObject] = []
+        for index in sorted(self._choices):
+            choice = self._choices[index]
+            calls = tuple(self._tool_call(choice, call) for call in choice.calls)
+            content = choice.content()
+            message: JsonObject = {"role": choice.role, "content": content}
+            if calls:
+                message["tool_calls"] = [
+                    {**made.to_openai(), "index": call.index} for made, call in zip(calls, choice.calls, strict=True)
+                ]
+            text, _ = read_content(content)
+            if choice.thoughts and isinstance(content, str):
+                message["reasoning_content"] = "".join(choice.thoughts)
+            raw_choice: JsonObject = {"index": index, "message": message, "finish_reason": choice.finish_reason}
+            if choice.logprobs:
+                raw_choice["logprobs"] = {"content": choice.logprobs}
+            raw_choices.append(raw_choice)
+            choices.append(
+                Choice(
+                    index=index,
+                    text=text,
+                    reasoning="".join(choice.thoughts) or None,
+                    tool_calls=calls,
+                    finish_reason=choice.finish_reason,
+                    message=message,
+                )
+            )
+        head = self._head or {}
+        raw: JsonObject = {name: value for name, value in head.items() if name not in _OWN_MEMBERS}
+        raw["object"] = "chat.completion"
+        raw["choices"] = raw_choices
+        raw["usage"] = self._usage
+        return ChatResponse(
+            model=self._model or self._request.model,
+            usage=read_usage(self._usage, self._reporter) if self._usage or self._is_complete() else Usage(requests=1),
+            raw=raw,
+            choices=tuple(choices),
+            parse=response_parser(self._request),
+        )
+
+
+def _says_something(choice: Any) -> bool:
+    delta = choice.get("delta") if isinstance(choice, dict) else None
+    return not isinstance(delta, dict) or bool(
+        delta.get("content") or delta.get("tool_calls") or len(delta.keys() - {"role", "content", "tool_calls"})
+    )

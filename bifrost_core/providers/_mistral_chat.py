@@ -1,0 +1,387 @@
+"""Chat and fill-in-the-middle requests in Mistral's shape.
+
+Mistral refuses members that it does not know with 422, so every member of the OpenAI shape is sent,
+renamed, left out where that changes nothing (noted once), or refused here by its name.
+
+Source:
+    https://docs.mistral.ai/api/endpoint/chat, https://docs.mistral.ai/api/endpoint/fim; what real
+    servers refuse is quoted in public reports (422 ``extra_forbidden``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from bifrost_core.errors import BadRequestError, ConfigError
+from bifrost_core.structured import response_format_of
+from bifrost_core.types import JsonObject, Request, ToolCall, message_text
+
+from ._adapter import Payload
+from ._chat import call_id, real_id
+from ._reporter import Reporter
+
+__all__ = ["write_chat", "write_fim"]
+
+_Writer = Callable[[JsonObject, str, Any, Reporter], None]
+
+_CALL_ID: Final = re.compile(r"[a-zA-Z0-9]{9}")
+_PLAIN_ROLES: Final = frozenset({"system", "user"})
+_MEMBERS: Final[Mapping[str, frozenset[str]]] = {
+    "system": frozenset({"role", "content"}),
+    "user": frozenset({"role", "content"}),
+    "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
+    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
+}
+# Members of a message that say nothing to the model.
+_SILENT_MEMBERS: Final = frozenset({"name", "metadata", "annotations"})
+
+
+# --- members of the body
+
+
+def _rename(to: str) -> _Writer:
+    def write(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+        if members.setdefault(to, value) != value:
+            raise reporter.unsupported(name, f"it is {to!r} here, which has another value; give one of them")
+
+    return write
+
+
+def _same(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if members.setdefault(name, value) != value:
+        raise reporter.unsupported(name, "it was given under another name with another value; give one of them")
+
+
+def _leave_out(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
+    reporter.note(f"the field {name!r}, which Mistral refuses and which does not change the answer, is left out")
+
+
+def _refuse(harmless: Any = None) -> _Writer:
+    def write(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
+        if value != harmless or type(value) is not type(harmless):
+            raise reporter.unsupported(name, "Mistral has no such field, and without it the answer would be another")
+        reporter.note(f"the field {name!r}, which asks for nothing, is left out")
+
+    return write
+
+
+def _stream(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if not isinstance(value, bool):
+        raise reporter.invalid(f"the field {name!r} is a boolean; call stream() for a streamed answer")
+    members[name] = value
+
+
+def _model(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if value != members[name]:
+        raise reporter.invalid(f"the field {name!r} names another model than the call")
+
+
+def _response_format(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if isinstance(value, Mapping):
+        members[name] = value
+        return
+    problem = ""
+    try:
+        members[name] = response_format_of(value)
+    except ConfigError as exc:
+        problem = exc.message
+    if problem:
+        raise reporter.invalid(problem)
+
+
+def _tools(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    """Functions without arguments get the empty schema: ``parameters`` is required."""
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise reporter.invalid(f"the field {name!r} is no list")
+    tools: list[Any] = []
+    for tool in value:
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if isinstance(function, Mapping) and function.get("parameters") is None:
+            tool = {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}}}}  # noqa: PLW2901 # the same tool, completed
+        tools.append(tool)
+    members[name] = tools
+
+
+def _prediction(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    """OpenAI also takes a list of text parts; Mistral takes text alone."""
+    if isinstance(value, Mapping) and isinstance(parts := value.get("content"), (list, tuple)):
+        if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
+            raise reporter.unsupported(name, "its content is text")
+        value = {**value, "content": message_text(parts)}
+    members[name] = value
+
+
+def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
+    members[name] = "standard_only" if value == "default" else value  # OpenAI's word for the same
+
+
+# --- messages
+
+
+def _messages(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise reporter.invalid(f"the field {name!r} is no list")
+    written: list[Any] = []
+    waiting: list[str] = []  # ids that were made for calls without one, until a result takes them
+    for place, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            raise reporter.invalid(f"messages[{place}] is no object")
+        if len(message) == 2 and message.get("role") in _PLAIN_ROLES and isinstance(message.get("content"), str):
+            written.append(message)
+        else:
+            written.append(_message(place, message, waiting, reporter))
+    members[name] = written
+
+
+def _message(place: int, message: Mapping[str, Any], waiting: list[str], reporter: Reporter) -> JsonObject:
+    role = message.get("role")
+    if role == "developer":
+        role = "system"
+    allowed = _MEMBERS.get(role) if isinstance(role, str) else None
+    if allowed is None:
+        raise reporter.unsupported(f"messages[{place}].role", "it is system, developer, user, assistant or tool")
+    written: JsonObject = {"role": role}
+    reasoning = refusal = ""
+    for name, value in message.items():
+        if name == "role":
+            continue
+        if name == "content":
+            written[name] = _content(place, value, reporter)
+        elif name == "tool_calls" and name in allowed:
+            if value:
+                written[name] = _tool_calls(place, value, waiting, reporter)
+        elif name == "tool_call_id" and name in allowed:
+            if value is not None:
+                written[name] = _answered(value, waiting, f"messages[{place}].tool_call_id", reporter)
+        elif value is None:
+            continue
+        elif name in allowed:
+            written[name] = value
+        elif name in _SILENT_MEMBERS or value in ([], {}, ""):
+            reporter.note(f"the member {name!r} of messages, which Mistral refuses, is left out")
+        elif role == "assistant" and name in {"reasoning_content", "reasoning"} and isinstance(value, str):
+            reasoning = value
+        elif role == "assistant" and name == "refusal" and isinstance(value, str):
+            refusal = value
+        else:
+            raise reporter.unsupported(f"messages[{place}].{name}", "a message has no such member")
+    if refusal and not written.get("content"):
+        written["content"] = refusal
+    if reasoning:
+        written["content"] = _with_thinking(written.get("content"), reasoning)
+    return written
+
+
+def _with_thinking(content: Any, reasoning: str) -> Any:
+    """The content with what the model thought in front, as Mistral writes it; unless it is there already."""
+    parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    if any(isinstance(part, Mapping) and part.get("type") == "thinking" for part in parts):
+        return content
+    if parts and isinstance(parts[0], Mapping) and parts[0].get("text") == "":
+        parts = parts[1:]
+    return [{"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}, *parts]
+
+
+def _content(place: int, content: Any, reporter: Reporter) -> Any:
+    if content is None or isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise reporter.invalid(f"messages[{place}].content is neither text nor a list of parts")
+    return [_part(f"messages[{place}].content[{at}]", part, reporter) for at, part in enumerate(content)]
+
+
+def _part(path: str, part: Any, reporter: Reporter) -> Any:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, Mapping):
+        raise reporter.invalid(f"{path} is neither text nor an object")
+    kind = part.get("type")
+    if kind == "refusal":
+        return {"type": "text", "text": part.get("refusal") or ""}
+    if kind != "file" or not isinstance(file := part.get("file"), Mapping):
+        return part
+    # OpenAI's files: by id, or as a data URL with a name.
+    if file.get("file_id"):
+        return {"type": "file", "file_id": file["file_id"]}
+    if not file.get("file_data"):
+        raise reporter.unsupported(f"{path}.file", "it has neither file_id nor file_data")
+    document: JsonObject = {"type": "document_url", "document_url": file["file_data"]}
+    if file.get("filename"):
+        document["document_name"] = file["filename"]
+    return document
+
+
+def _wire_id(known: str) -> str:
+    """The id in Mistral's form: as it is where it has that form, else one made of it, always the same."""
+    return known if _CALL_ID.fullmatch(known) else call_id(known)
+
+
+def _tool_calls(place: int, calls: Any, waiting: list[str], reporter: Reporter) -> list[Any]:
+    path = f"messages[{place}].tool_calls"
+    if not isinstance(calls, Sequence) or isinstance(calls, (str, bytes)):
+        raise reporter.invalid(f"{path} is no list")
+    written: list[Any] = []
+    for at, given in enumerate(calls):
+        call = given.to_openai() if isinstance(given, ToolCall) else given
+        if not isinstance(call, Mapping):
+            raise reporter.invalid(f"{path}[{at}] is no object")
+        known = real_id(call.get("id"))
+        if known is None:
+            made = call_id(f"{place}/{at}")
+            waiting.append(made)
+        else:
+            made = _wire_id(known)
+        written.append(call if made == known else {**call, "id": made})
+    return written
+
+
+def _answered(value: Any, waiting: list[str], path: str, reporter: Reporter) -> str:
+    if not isinstance(value, str):
+        raise reporter.invalid(f"{path} is no text")
+    known = real_id(value)
+    if known is not None:
+        return _wire_id(known)
+    return waiting.pop(0) if waiting else call_id(path)
+
+
+# --- the two requests
+
+_NEITHER: Final[Mapping[str, _Writer]] = {
+    "audio": _refuse(),
+    "function_call": _refuse("auto"),
+    "functions": _refuse([]),
+    "logit_bias": _refuse({}),
+    "modalities": _refuse(["text"]),
+    "verbosity": _refuse("medium"),
+    "web_search_options": _refuse(),
+}
+_WITHOUT_EFFECT: Final = (
+    "prompt_cache_retention",
+    "safety_identifier",
+    "store",
+    "stream_options",
+    "user",
+)
+_BOTH: Final[Mapping[str, _Writer | None]] = {
+    "max_completion_tokens": _rename("max_tokens"),
+    "max_tokens": _same,
+    "metadata": None,
+    "min_tokens": None,
+    "model": _model,
+    "prompt_cache_key": None,
+    "random_seed": _same,
+    "seed": _rename("random_seed"),
+    "stop": None,
+    "stream": _stream,
+    "temperature": None,
+    "top_p": None,
+    **dict.fromkeys(_WITHOUT_EFFECT, _leave_out),
+}
+CHAT: Final[Mapping[str, _Writer | None]] = {
+    **_BOTH,
+    **_NEITHER,
+    "frequency_penalty": None,
+    "guardrails": None,
+    "logprobs": None,
+    "messages": _messages,
+    "n": None,
+    "parallel_tool_calls": None,
+    "prediction": _prediction,
+    "presence_penalty": None,
+    "prompt_logprobs": None,
+    "prompt_mode": None,
+    "reasoning_effort": None,
+    "repetition_penalty": None,
+    "response_format": _response_format,
+    "safe_prompt": None,
+    "service_tier": _service_tier,
+    "tool_choice": None,
+    "tools": _tools,
+    "top_k": None,
+    "top_logprobs": None,
+    "top_prompt_logprobs": None,
+}
+FIM: Final[Mapping[str, _Writer | None]] = {**_BOTH, "prompt": None, "suffix": None}
+
+
+def write_members(
+    table: Mapping[str, _Writer | None], required: str, request: Request, reporter: Reporter
+) -> tuple[JsonObject, Mapping[str, Any]]:
+    """The members of a body by ``table`` (None: unchanged), and ``extra_body``, which is merged last.
+
+    Raises:
+        BadRequestError: A member can not be sent; ``UnsupportedParameterError`` where it is unknown.
+    """
+    members: JsonObject = {"model": request.model}
+    extra: Mapping[str, Any] = {}
+    for name, value in request.body.items():
+        if value is None:  # null and absent mean the same
+            continue
+        if name in table:
+            write = table[name]
+            if write is None:
+                members[name] = value
+            else:
+                write(members, name, value, reporter)
+        elif name == "extra_body":
+            extra = _extra(value, reporter)
+        else:
+            raise _unknown(name, table, reporter)
+    if members.pop("stream", request.stream) is not request.stream:
+        raise reporter.invalid("the field 'stream' says otherwise than the call; use stream() for a streamed answer")
+    if required not in members and required not in extra:
+        raise reporter.invalid(f"the field {required!r} is missing")
+    if request.stream:
+        members["stream"] = True
+    return members, extra
+
+
+def _extra(value: Any, reporter: Reporter) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise reporter.invalid("extra_body is no mapping of fields")
+    for name in ("model", "stream"):
+        if name in value:  # routes, prices and permissions hang on them
+            raise reporter.invalid(f"extra_body may not set {name!r}; the call does")
+    return value
+
+
+def _unknown(name: str, table: Mapping[str, Any], reporter: Reporter) -> BadRequestError:
+    near = difflib.get_close_matches(str(name), list(table), n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return reporter.unsupported(str(name), f"{hint}fields that this version does not know go through extra_body")
+
+
+def _limited(members: JsonObject, extra: Mapping[str, Any], max_output: int | None) -> Payload:
+    """Merge the extra fields and hold the output limit, over them too."""
+    if extra:
+        members.update(extra)
+    limit = members.get("max_tokens")
+    known = type(limit) is int
+    if max_output is not None and not (known and limit <= max_output):
+        members["max_tokens"] = limit = max_output
+        known = True
+    choices = members.get("n", 1)
+    return Payload(members, limit * choices if known and type(choices) is int else None)
+
+
+def write_chat(request: Request, max_output: int | None, reporter: Reporter) -> Payload:
+    """A chat request.
+
+    Raises:
+        BadRequestError: It can not be put into Mistral's shape; names the field.
+    """
+    members, extra = write_members(CHAT, "messages", request, reporter)
+    return _limited(members, extra, max_output)
+
+
+def write_fim(request: Request, max_output: int | None, reporter: Reporter) -> Payload:
+    """A fill-in-the-middle request.
+
+    Raises:
+        BadRequestError: It can not be put into Mistral's shape; names the field.
+    """
+    members, extra = write_members(FIM, "prompt", request, reporter)
+    return _limited(members, extra, max_output)

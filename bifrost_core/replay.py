@@ -1,0 +1,133 @@
+"""Between whole answers and chunks: an answer told as chunks, and an answer as its reader got it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from .responses import ChatResponse, Response
+from .types import Choice, Chunk, JsonObject, ToolCall
+
+__all__ = ["as_delivered", "chunks_of"]
+
+
+def chunks_of(response: Response) -> list[Chunk]:
+    """A whole answer as the chunks of a stream: per choice one with its content and one with its end.
+
+    The usage stands on the last chunk, as providers have it. ``raw`` is in the shape of an OpenAI
+    chat completion chunk.
+    """
+    choices = response.choices if isinstance(response, ChatResponse) else (Choice(text=_text_of(response)),)
+    head: JsonObject = {
+        "id": response.raw.get("id") or response.call_id,
+        "object": "chat.completion.chunk",
+        "created": response.raw.get("created") or 0,
+        "model": response.model,
+    }
+    chunks: list[Chunk] = []
+    for position, choice in enumerate(choices):
+        delta: JsonObject = {"role": "assistant", "content": choice.message.get("content", choice.text)}
+        if choice.tool_calls:
+            delta["tool_calls"] = [
+                {"index": index, **call.to_openai()} for index, call in enumerate(choice.tool_calls)
+            ]
+        chunks.append(
+            Chunk(
+                text=choice.text,
+                reasoning=choice.reasoning,
+                tool_calls=choice.tool_calls,
+                index=choice.index,
+                raw={**head, "choices": [{"index": choice.index, "delta": delta, "finish_reason": None}]},
+            )
+        )
+        last = position == len(choices) - 1
+        end: JsonObject = {
+            **head,
+            "choices": [{"index": choice.index, "delta": {}, "finish_reason": choice.finish_reason}],
+        }
+        if last and isinstance(response, ChatResponse):
+            end["usage"] = response.to_openai()["usage"]
+        chunks.append(
+            Chunk(
+                finish_reason=choice.finish_reason or "stop",
+                usage=response.usage if last else None,
+                index=choice.index,
+                raw=end,
+            )
+        )
+    return chunks
+
+
+def _text_of(response: Response) -> str:
+    text = getattr(response, "text", "")
+    return text if isinstance(text, str) else ""
+
+
+@attrs.define
+class _Told:
+    text: list[str] = attrs.field(factory=list[str])
+    reasoning: list[str] = attrs.field(factory=list[str])
+    tool_calls: list[ToolCall] = attrs.field(factory=list[ToolCall])
+    finish_reason: str | None = None
+
+
+def as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> ChatResponse:
+    """The answer that the reader of a filtered stream got: what a filter removed is nowhere in it.
+
+    Args:
+        response: As the provider sent it.
+        delivered: Every chunk that was handed out, in order.
+    """
+    told: dict[int, _Told] = {}
+    for chunk in delivered:
+        entry = told.setdefault(chunk.index, _Told())
+        if chunk.text:
+            entry.text.append(chunk.text)
+        if chunk.reasoning:
+            entry.reasoning.append(chunk.reasoning)
+        entry.tool_calls.extend(chunk.tool_calls)
+        entry.finish_reason = chunk.finish_reason or entry.finish_reason
+    choices = tuple(_retold(choice, told.get(choice.index, _Told())) for choice in response.choices)
+    if choices == response.choices:
+        return response
+    raw: JsonObject = {name: value for name, value in response.raw.items() if name != "choices"}
+    if response.raw:
+        raw["choices"] = [
+            {"index": choice.index, "message": choice.message, "finish_reason": choice.finish_reason}
+            for choice in choices
+        ]
+    return attrs.evolve(response, choices=choices, raw=raw)
+
+
+def _retold(choice: Choice, told: _Told) -> Choice:
+    text, reasoning = "".join(told.text), "".join(told.reasoning) or None
+    calls = tuple(told.tool_calls)
+    # A call that was cut off is in the answer and in no chunk: nothing to take away from it.
+    cut = tuple(call for call in choice.tool_calls if not _is_json(call))
+    if text == choice.text and reasoning == choice.reasoning and calls + cut == choice.tool_calls:
+        return choice
+    content: Any = text
+    if reasoning:
+        content = [{"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}]
+        content.append({"type": "text", "text": text})
+    message: JsonObject = {"role": "assistant", "content": content}
+    if calls:
+        message["tool_calls"] = [call.to_openai() for call in calls]
+    return Choice(
+        index=choice.index,
+        text=text,
+        reasoning=reasoning,
+        tool_calls=calls,
+        finish_reason=choice.finish_reason,
+        message=message,
+    )
+
+
+def _is_json(call: ToolCall) -> bool:
+    try:
+        call.parsed()
+    except ValueError:
+        return False
+    return True

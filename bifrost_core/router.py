@@ -1,0 +1,476 @@
+"""``Router``: the object that a service holds. It gathers the parts; a ``Run`` takes each call through them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import anyio.lowlevel
+
+from .balancing import Balancer, LatencyWeighted
+from .calls import Call
+from .catalog import Catalog
+from .clocks import Clock, SystemClock
+from .config import options_from_config, options_from_env
+from .deployments import Deployments
+from .engines.base import HttpEngine
+from .errors import ConfigError
+from .health import Health, RouteHealth
+from .hooks import compile_hooks
+from .keys import Key, Secret
+from .lifespans import Lifespans
+from .prices import PriceBook
+from .providers.base import Provider
+from .responses import ChatResponse, Response
+from .retries import RetryBudget, RetryPolicy
+from .runs import Machinery, Run
+from .sender import Sender
+from .stream_runs import StreamRun
+from .streams import ChatStream, ResponseStream, StreamSource
+from .timeouts import Timeout
+from .types import Messages, Operation, Request, message_dicts
+
+__all__ = ["Router"]
+
+_DRAIN_SECONDS: Final = 10.0
+_OPTIONS: Final = frozenset({"session", "cache", "effects", "extra_body"})
+
+
+class Router:
+    """Routes LLM calls over the keys of providers, inside this process.
+
+    Nothing is opened, read or started before the first call or ``async with``. A Router works on asyncio
+    and trio and belongs to the event loop of its first call.
+
+    Args:
+        providers: Adapters with their keys.
+        plugins: Objects with hooks (``bifrost_core.hookimpl``); the first is outermost.
+        balancer: Makes the balancer of each deployment; called with ``clock=`` and ``rng=`` where it takes them.
+        retry: How often and where a call is tried again.
+        timeout: Limits of time; a number is the total in seconds.
+        fallbacks: Models to try, in order, when a model can not answer.
+        aliases: Names of your own for models.
+        prices: Over the built-in ones.
+        engine: ``"auto"``, ``"httpx"``, ``"httpx2"``, an ``HttpEngine`` or an ``httpx.AsyncClient``.
+        clock: Time for health, limits, caches and budgets; sleeps and deadlines are the event loop's.
+        rng: Source of every random choice; a seeded one makes them repeatable.
+        require: Hooks that some plugin must implement.
+
+    Raises:
+        ConfigError: An argument is wrong; names it.
+        PluginError: A plugin breaks its contract; names plugin, hook and mistake.
+    """
+
+    def __init__(
+        self,
+        providers: Iterable[Provider],
+        *,
+        plugins: Iterable[object] = (),
+        balancer: Callable[..., Balancer] = LatencyWeighted,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 # frozen
+        timeout: Timeout | float = Timeout(),  # noqa: B008 # frozen
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        prices: PriceBook | None = None,
+        engine: str | HttpEngine | Any = "auto",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        require: Collection[str] = (),
+    ) -> None:
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._rng = random.Random() if rng is None else rng
+        self._timeout = Timeout.of(timeout)
+        self._hooks = compile_hooks(plugins, require=require, clock=self._clock)
+        self._deployments = Deployments(providers, balancer, self._clock, self._rng)
+        for provider in self._hooks.providers(self):
+            self._deployments.add_provider(provider)
+        if not self._deployments.providers:
+            raise ConfigError("a Router needs at least one provider, such as Mistral([key])", field="providers")
+        self._prices = PriceBook() if prices is None else prices
+        self._catalog = Catalog(
+            self._deployments.providers, self._deployments.keys_of, dict(aliases or {}), self._prices
+        )
+        self._sender = Sender(engine, clock=self._clock)
+        self._health = Health(self._clock, self._rng)
+        self._machinery = Machinery(
+            hooks=self._hooks,
+            sender=self._sender,
+            health=self._health,
+            deployments=self._deployments,
+            catalog=self._catalog,
+            retry=retry,
+            budget=RetryBudget(retry),
+            prices=self._prices,
+            clock=self._clock,
+            rng=self._rng,
+            fallbacks=self._named_fallbacks(fallbacks or {}),
+        )
+        self._running: set[Run] = set()
+        self._loop: object = None
+        self._lifespans: Lifespans | None = None
+        self._starting: anyio.Event | None = None
+        self._started = False
+        self._closed = False
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Self:
+        """A Router over the keys in the environment: ``MISTRAL_API_KEY``, ``MISTRAL_API_KEY_2`` and so on.
+
+        Raises:
+            ConfigError: No such variable is set.
+        """
+        return cls(**options_from_env(os.environ), **options)
+
+    @classmethod
+    def from_config(cls, source: str | os.PathLike[str] | Mapping[str, Any], **options: Any) -> Self:
+        """A Router from a TOML or JSON file, or from a mapping of the same shape.
+
+        Secrets stand in it as references (``env:NAME``, ``file:PATH``). ``options`` win over the file.
+
+        Raises:
+            ConfigError: The file can not be read, or an entry is wrong; names the entry.
+        """
+        return cls(**{**options_from_config(source), **options})
+
+    def _named_fallbacks(self, fallbacks: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """Fallbacks by full model name; a deployment twice in one chain is a mistake."""
+        named: dict[str, tuple[str, ...]] = {}
+        for model, chain in fallbacks.items():
+            if isinstance(chain, str):
+                raise ConfigError(f"fallbacks of {model!r} is a string; pass a list of models", field="fallbacks")
+            first = "/".join(self._catalog.resolve(model))
+            rest = tuple("/".join(self._catalog.resolve(name)) for name in chain)
+            if len({first, *rest}) != 1 + len(rest):
+                raise ConfigError(f"fallbacks of {model!r} name a deployment twice", field="fallbacks")
+            named[first] = rest
+        return named
+
+    # -- calls ----------------------------------------------------------------------------------
+
+    async def chat(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ChatResponse:
+        """Answer a conversation.
+
+        Args:
+            model: ``"provider/model"``, an alias, or a bare name that one provider serves.
+            messages: A string (one user message), or messages as dicts or ``Message``.
+            virtual_key: Who calls, for the authentication plugins; never sent to a provider.
+            fallbacks: Models to try, in order, when ``model`` can not answer; wins over the Router's.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            **params: Fields of the OpenAI chat shape and of the provider's own; also the options
+                ``session``, ``cache``, ``effects`` and ``extra_body``, which are not sent as such.
+
+        Raises:
+            CallError: Any way in which the call can fail; see ``errors.py``.
+        """
+        request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=False)
+        response = await self.send(
+            request, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata, **options
+        )
+        assert isinstance(response, ChatResponse)  # noqa: S101 # an adapter's contract
+        return response
+
+    def stream(
+        self,
+        model: str,
+        messages: Messages,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ChatStream:
+        """Answer a conversation piece by piece: ``async with router.stream(…) as stream: async for chunk in stream``.
+
+        Arguments as for ``chat``. Fails over until the first content has been handed out.
+        """
+        request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=True)
+        return ChatStream(
+            self._opener(
+                request,
+                virtual_key=virtual_key,
+                fallbacks=fallbacks,
+                timeout=timeout,
+                metadata=metadata,
+                options=options,
+            )
+        )
+
+    async def send(
+        self,
+        request: Request,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Response:
+        """Send a request of any operation; what ``chat`` and its like call.
+
+        Raises:
+            CallError: Any way in which the call can fail; see ``errors.py``.
+            ConfigError: The request is a stream (use ``send_stream``), or an option is unknown.
+        """
+        if request.stream:
+            raise ConfigError("the request is a stream; use send_stream", field="stream")
+        await self._begin()
+        timeout_ = self._limits(timeout)
+        call = self._call(request, timeout_, virtual_key, fallbacks, metadata, options)
+        run = Run(self._machinery, call, timeout_)
+        self._running.add(run)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.main)
+        finally:
+            self._running.discard(run)
+        return run.result()
+
+    def send_stream(
+        self,
+        request: Request,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> ResponseStream:
+        """Send a request of any operation that streams; what ``stream`` and its like call."""
+        if not request.stream:
+            raise ConfigError("the request is no stream; use send", field="stream")
+        return ResponseStream(
+            self._opener(
+                request,
+                virtual_key=virtual_key,
+                fallbacks=fallbacks,
+                timeout=timeout,
+                metadata=metadata,
+                options=options,
+            )
+        )
+
+    def _opener(
+        self,
+        request: Request,
+        *,
+        virtual_key: str | Secret | None,
+        fallbacks: Sequence[str] | None,
+        timeout: Timeout | float | None,
+        metadata: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Callable[[], Any]:
+        async def open_run() -> StreamSource:
+            await self._begin()
+            limits = self._limits(timeout)
+            call = self._call(request, limits, virtual_key, fallbacks, metadata, options)
+            run = StreamRun(self._machinery, call, limits)
+            run.on_finished = self._running.discard
+            self._running.add(run)
+            return run
+
+        _check_options(options)
+        return open_run
+
+    def _limits(self, timeout: Timeout | float | None) -> Timeout:
+        if timeout is None:
+            return self._timeout
+        return timeout if isinstance(timeout, Timeout) else self._timeout.with_total(timeout)
+
+    def _call(
+        self,
+        request: Request,
+        timeout: Timeout,
+        virtual_key: str | Secret | None,
+        fallbacks: Sequence[str] | None,
+        metadata: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+    ) -> Call:
+        _check_options(options)
+        if isinstance(fallbacks, str):
+            raise ConfigError("fallbacks is a string; pass a list of models", field="fallbacks")
+        total = timeout.total_for(stream=request.stream)
+        deadline = anyio.current_effective_deadline()
+        if total is not None:
+            deadline = min(deadline, anyio.current_time() + total)
+        extra = options.get("extra_body")
+        if extra is not None:
+            if not isinstance(extra, Mapping):
+                raise ConfigError("extra_body is no mapping of names to values", field="extra_body")
+            request = request.with_body(extra_body=dict(extra))
+        return Call(
+            id="call_" + os.urandom(12).hex(),
+            operation=request.operation,
+            request=request,
+            virtual_key=_presented(virtual_key),
+            deadline=deadline,
+            fallbacks=() if fallbacks is None else tuple(fallbacks),
+            metadata={} if metadata is None else metadata,
+            options=options,
+            router=self,
+        )
+
+    # -- keys and health ------------------------------------------------------------------------
+
+    def add_key(self, provider: str, key: Key) -> None:
+        """Take a key into use; calls in flight are not touched.
+
+        Raises:
+            ConfigError: No such provider, or the id is taken.
+        """
+        self._deployments.add_key(provider, key)
+
+    def remove_key(self, provider: str, key_id: str) -> None:
+        """Choose a key no more; attempts in flight on it go on.
+
+        Raises:
+            ConfigError: No such provider or key.
+        """
+        self._deployments.remove_key(provider, key_id)
+        self._health.forget_key(provider, key_id)
+
+    def health(self) -> list[RouteHealth]:
+        """The state of every route of every deployment that calls have asked for."""
+        report: list[RouteHealth] = []
+        for deployment in self._deployments.live():
+            report.extend(deployment.report(self._health))
+        return report
+
+    def describe(self) -> str:
+        """Providers, keys (ids only) and plugins per hook in call order, for people."""
+        lines: list[str] = []
+        for name, provider in self._deployments.providers.items():
+            operations = ", ".join(sorted(provider.operations))
+            lines.append(f"provider {name}: {operations}")
+            for key in self._deployments.keys_of(name):
+                models = ", ".join(key.models) or "none"
+                state = "" if key.enabled else ", disabled"
+                lines.append(f"  key {key.id}: weight {key.weight:g}, models {models}{state}")
+        lines.extend(
+            f"hook {hook}: {' -> '.join(plugins)}" for hook, plugins in self._hooks.describe().items() if plugins
+        )
+        return "\n".join(lines)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Admit no more calls, wait up to 10 s for those that run, end the rest, close everything. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._running:
+            with anyio.move_on_after(_DRAIN_SECONDS):
+                for run in list(self._running):
+                    await run.finished.wait()
+            for run in list(self._running):
+                run.stop()
+        with anyio.CancelScope(shield=True):
+            for run in list(self._running):
+                await run.finished.wait()
+            if self._lifespans is not None:
+                await self._lifespans.stop()
+            await self._sender.aclose()
+
+    async def _begin(self) -> None:
+        """Make sure that the Router runs, on this event loop."""
+        if self._closed:
+            raise ConfigError("the Router is closed; make another")
+        loop = anyio.lowlevel.current_token()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop != loop:
+            raise ConfigError("the Router belongs to another event loop; make one per event loop, or use SyncRouter")
+        if not self._started:
+            await self._start()
+
+    async def _start(self) -> None:
+        """Resolve secrets and enter lifespans, once; who comes meanwhile waits."""
+        while self._starting is not None:
+            await self._starting.wait()
+        if self._started:
+            return
+        self._starting = anyio.Event()
+        try:
+            await self._resolve_secrets()
+            lifespans = Lifespans(self._hooks.lifespans(self))
+            await lifespans.start()
+            self._lifespans = lifespans
+            self._started = True
+        finally:
+            self._starting.set()
+            self._starting = None
+
+    async def _resolve_secrets(self) -> None:
+        for provider in self._deployments.providers:
+            for key in list(self._deployments.keys_of(provider)):
+                if key.secret is not None or key.reference is None:
+                    continue
+                resolve = self._hooks.resolve_secret
+                answer = None if resolve is None else await resolve(key.reference)
+                if answer is None:
+                    scheme = key.reference.partition(":")[0]
+                    raise ConfigError(
+                        f"key {key.id}: no plugin resolves {scheme}: references; add one to plugins=[…]",
+                        field=key.id,
+                    )
+                self._deployments.replace_key(provider, key.resolve(answer))
+
+
+def _split(
+    operation: Operation, model: str, body: dict[str, Any], params: dict[str, Any], *, stream: bool
+) -> tuple[Request, dict[str, Any]]:
+    """Tell the call's options from the provider's fields."""
+    options: dict[str, Any] = {}
+    known = _OPTIONS | {"resume", "drain"} if stream else _OPTIONS
+    for name, value in params.items():
+        if name in known:
+            options[name] = value
+        elif name == "stream":
+            raise ConfigError("stream is no parameter here: chat() answers whole, stream() in chunks", field="stream")
+        else:
+            body[name] = value
+    return Request(operation, model, body, stream=stream), options
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in {"resume", "drain"}:
+            if value:
+                raise ConfigError(f"{name}=True is not available in this version", field=name)
+        elif name not in _OPTIONS:
+            raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(_OPTIONS))}", field=name)
+
+
+def _presented(value: str | Secret | None) -> Secret | None:
+    """What the caller presented; a value that no key can have becomes one that no key is."""
+    if value is None or isinstance(value, Secret):
+        return value
+    try:
+        return Secret(value, "virtual key")
+    except ConfigError:
+        return Secret(os.urandom(32).hex(), "virtual key")

@@ -1,0 +1,654 @@
+"""One call from its first hook to its last: admit, choose, attempt, fall back, settle.
+
+A run lives in a task of its own inside the caller's task group, so that even a native cancellation of
+the caller arrives as one that respects shields: connections are closed, holds settled and
+``bifrost_call_finished`` called before the caller's task goes on its way. ``StreamRun`` differs in one
+step only: what an attempt brings is handed out while it arrives.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import anyio
+import attrs
+
+from .attempts import Attempt
+from .calls import Call, CallRecord
+from .catalog import Catalog
+from .clocks import Clock
+from .deployments import Deployment, Deployments, PickRequest
+from .errors import (
+    CallError,
+    ConfigError,
+    DeadlineExceededError,
+    NoKeyAvailableError,
+    ProviderError,
+    RefusedError,
+)
+from .health import Health
+from .hooks import Hooks
+from .kinds import Kind, Scope, Step, outcome_of
+from .prices import PriceBook
+from .responses import Response
+from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
+from .sender import Sender, SendError, SendLimits
+from .timeouts import Timeout
+from .types import Request, Route, Usage, message_dicts
+from .wire import HttpCall
+
+__all__ = ["Machinery", "Run"]
+
+SETTLE_SECONDS: Final = 2.0  # what settling may take beyond the deadline or after a cancellation
+
+
+@attrs.frozen(eq=False)
+class Machinery:
+    """What the calls of one Router share."""
+
+    hooks: Hooks
+    sender: Sender
+    health: Health
+    deployments: Deployments
+    catalog: Catalog
+    retry: RetryPolicy
+    budget: RetryBudget
+    prices: PriceBook
+    clock: Clock
+    rng: random.Random
+    fallbacks: Mapping[str, tuple[str, ...]]
+
+
+class Run:
+    """One plain call.
+
+    Args:
+        machinery: Of the Router.
+        call: Fresh; its request as the caller wrote it.
+        timeout: Limits in force.
+    """
+
+    def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
+        self.machinery = machinery
+        self.call = call
+        self.timeout = timeout
+        self.failure: Exception | None = None
+        self.response: Response | None = None
+        self.finished = anyio.Event()
+        self.first_token_at: float | None = None
+        self._asked = call.request.model
+        self._scope = anyio.CancelScope(deadline=call.deadline)
+        self._stopped = False
+        self._phase = "total"
+        self._started = machinery.clock()
+        self._started_at = machinery.clock.time()
+        self._encoded: dict[tuple[str, int | None], HttpCall] = {}
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def main(self) -> None:
+        """Run the call to its end; ``response`` or ``failure`` has the result. Raises cancellation only."""
+        cancelled = False
+        try:
+            with self._scope:
+                self.response = await self._answer()
+            if self.response is None and self.failure is None:
+                self.failure = self._cut_short()
+        except anyio.get_cancelled_exc_class():
+            cancelled = True
+            raise
+        except Exception as exc:  # noqa: BLE001 # carried to the caller, who gets it raised
+            self.failure = exc
+        finally:
+            if cancelled or self.failure is not None or self.machinery.hooks.call_finished is not None:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
+                    await self._finish(cancelled=cancelled or self._stopped)
+            self.finished.set()
+
+    def stop(self) -> None:
+        """End the call now."""
+        if not self.finished.is_set():
+            self._stopped = True
+            self._scope.cancel()
+
+    def result(self) -> Response:
+        """The answer; raises what the call failed with."""
+        if self.failure is not None:
+            raise self.failure
+        assert self.response is not None  # noqa: S101 # main sets one of the two
+        return self.response
+
+    def _cut_short(self) -> CallError:
+        """Why the scope was cancelled: stopped by the Router or the stream's reader, or out of time."""
+        if self._stopped:
+            return CallError("the call was ended before its answer was complete", kind=Kind.CANCELLED)
+        return DeadlineExceededError(
+            f"the call's time ran out ({self._phase}); give it a longer timeout or a faster model", phase=self._phase
+        )
+
+    # -- phases ---------------------------------------------------------------------------------
+
+    async def _answer(self) -> Response:
+        hooks, call = self.machinery.hooks, self.call
+        call.request = self._shaped(call.request)
+        call.fallbacks = call.fallbacks or self._standing_fallbacks()
+        if hooks.authenticate is not None:
+            self._phase = "hook:bifrost_authenticate"
+            call.principal = await hooks.authenticate(call)
+        if hooks.authorize is not None:
+            self._phase = "hook:bifrost_authorize"
+            await hooks.authorize(call.request, call)
+        if hooks.guard_request is not None:
+            self._phase = "hook:bifrost_guard_request"
+            await self._guard_request()
+        if hooks.cached_response is not None:
+            self._phase = "hook:bifrost_cached_response"
+            cached = await hooks.cached_response(call.request, call)
+            if cached is not None:
+                cached = attrs.evolve(cached, cached=True, cost=Decimal(0), attempts=(), call_id=call.id)
+                return await self._guarded(cached, live=False)
+        response = await self._attempts()
+        return await self._guarded(response, live=True)
+
+    def _shaped(self, request: Request) -> Request:
+        """The request with its model's full name and its messages as a list of dicts."""
+        provider, model = self.machinery.catalog.resolve(request.model)
+        body = request.body
+        if "messages" in body:
+            body = {**body, "messages": message_dicts(body["messages"])}
+        return attrs.evolve(request, model=f"{provider}/{model}", body=body)
+
+    def _standing_fallbacks(self) -> tuple[str, ...]:
+        return self.machinery.fallbacks.get(self.call.request.model, ())
+
+    async def _guard_request(self) -> None:
+        hooks, call = self.machinery.hooks, self.call
+        assert hooks.guard_request is not None  # noqa: S101 # asked before
+        before = call.request
+        after = await hooks.guard_request(before, call)
+        if after is before or after is None:
+            return
+        call.request = self._shaped(after)
+        if call.request.model != before.model and hooks.authorize is not None:
+            await hooks.authorize(call.request, call)
+
+    async def _guarded(self, response: Response, *, live: bool) -> Response:
+        """Phase 9; ``live``: not from a cache."""
+        guard = self.machinery.hooks.guard_response
+        if guard is None:
+            return response
+        self._phase = "hook:bifrost_guard_response"
+        return await guard(response, self.call) or response
+
+    # -- the chain of deployments ---------------------------------------------------------------
+
+    async def _attempts(self) -> Response:
+        """Phases 5 to 7 and the attempts, over the request's model and its fallbacks."""
+        machinery, call = self.machinery, self.call
+        plan = Plan(
+            machinery.retry, machinery.budget, machinery.rng, effects=call.options.get("effects") or "none"
+        )
+        chain = self._chain()
+        while True:
+            routes = [deployment.routes for deployment in chain]
+            panic = machinery.health.panic(routes)
+            order = self._in_panic(chain, routes) if panic else self._in_slow_start(chain)
+            for position, deployment in enumerate(order):
+                if deployment is not chain[0] and not await self._admits(deployment):
+                    continue
+                outcome = await self._on_deployment(deployment, order[position + 1 :], plan, panic=panic)
+                if isinstance(outcome, Response):
+                    return outcome
+                if outcome is False:
+                    break
+            opens_in = machinery.health.earliest(
+                route
+                for deployment in chain
+                if plan.may_enter(deployment.name)
+                for route in plan.candidates(deployment.routes)
+            )
+            pause = plan.wait(opens_in, self._time_left())
+            if pause is None:
+                raise self._last_error or self._no_route(chain, opens_in)
+            self._phase = "total"
+            await anyio.sleep(pause)
+
+    def _chain(self) -> list[Deployment]:
+        machinery, call = self.machinery, self.call
+        names = dict.fromkeys([call.request.model, *call.fallbacks])
+        chain: list[Deployment] = []
+        for name in names:
+            provider, model = machinery.catalog.resolve(name)
+            deployment = machinery.deployments.find(provider, model)
+            if deployment not in chain:
+                chain.append(deployment)
+        return chain
+
+    def _in_panic(self, chain: list[Deployment], routes: list[tuple[Route, ...]]) -> list[Deployment]:
+        by_routes = {id(ways): deployment for ways, deployment in zip(routes, chain, strict=True)}
+        return [by_routes[id(ways)] for ways in self.machinery.health.least_bad(routes)]
+
+    def _in_slow_start(self, chain: list[Deployment]) -> list[Deployment]:
+        """The chain, with deployments that have just come back behind the next for part of the calls."""
+        if len(chain) == 1:
+            return chain
+        health, rng = self.machinery.health, self.machinery.rng
+        order: list[Deployment] = []
+        later: list[Deployment] = []
+        for deployment in chain:
+            share = health.share(deployment.routes[0]) if deployment.routes else 1.0
+            (later if share < 1.0 and rng.random() >= share else order).append(deployment)
+        return order + later
+
+    async def _admits(self, deployment: Deployment) -> bool:
+        """Whether the principal may use a fallback: it passes phase 2 again with its own model."""
+        hooks, call = self.machinery.hooks, self.call
+        if hooks.authorize is None:
+            return True
+        self._phase = "hook:bifrost_authorize"
+        try:
+            await hooks.authorize(attrs.evolve(call.request, model=deployment.name), call)
+        except RefusedError:
+            return False
+        return True
+
+    async def _on_deployment(
+        self, deployment: Deployment, later: Sequence[Deployment], plan: Plan, *, panic: bool
+    ) -> Response | bool:
+        """Try one deployment; the answer, True to go on to the next, False when nothing further is to be tried."""
+        health = self.machinery.health
+        awake = plan.candidates(health.usable(deployment.routes, ignore_breakers=panic))
+        if deployment.routes and deployment.provider.operations.isdisjoint((self.call.operation,)):
+            self._last_error = self._unsupported(deployment)
+            return True
+        candidates = await self._selected(awake) if awake else awake
+        if not candidates or not plan.enter(deployment.name):
+            return True
+        fresh = False
+        while True:
+            if self._time_left() < MIN_ATTEMPT and self.call.attempts:
+                raise self._last_error or self._cut_short()
+            more = self._any_usable(later, plan, panic=panic)
+            outcome = await self._attempt(deployment, self._picked(deployment, candidates), fresh=fresh, more=more)
+            if isinstance(outcome, Response):
+                return outcome
+            move = plan.next(
+                outcome,
+                usable=health.usable(deployment.routes, ignore_breakers=panic),
+                more=more,
+                time_left=self._time_left(),
+            )
+            if move.step is None:
+                if move.deadline_limited and isinstance(self._last_error, ProviderError):
+                    self._last_error.deadline_limited = True
+                return False
+            if move.step is Step.DEPLOYMENT:
+                return True
+            fresh = move.step is Step.FRESH
+            if move.delay:
+                self._phase = "total"
+                await anyio.sleep(move.delay)
+            candidates = await self._selected(move.routes)
+            if not candidates:
+                return True
+
+    def _any_usable(self, deployments: Sequence[Deployment], plan: Plan, *, panic: bool) -> bool:
+        health = self.machinery.health
+        return any(
+            plan.may_enter(other.name) and health.usable(other.routes, ignore_breakers=panic)
+            for other in deployments
+        )
+
+    async def _selected(self, routes: Sequence[Route]) -> Sequence[Route]:
+        """Phase 5: what plugins leave of the candidates; nothing that was no candidate comes in."""
+        select = self.machinery.hooks.select_routes
+        if select is None:
+            return routes
+        self._phase = "hook:bifrost_select_routes"
+        left = await select(tuple(routes), self.call)
+        known = {route.ref for route in routes}
+        return [route for route in left if route.ref in known]
+
+    def _picked(self, deployment: Deployment, routes: Sequence[Route]) -> Route:
+        """Phase 6: a plugin's choice, else the balancer's."""
+        pick = self.machinery.hooks.pick_route
+        if pick is not None:
+            chosen = pick(tuple(routes), self.call)
+            if chosen is not None:
+                return chosen
+        if len(routes) == 1 and len(deployment.routes) == 1:
+            self._tell_arrival(deployment, routes)
+            return routes[0]
+        key_id = self._tell_arrival(deployment, routes)
+        return next(route for route in routes if route.key_id == key_id)
+
+    def _tell_arrival(self, deployment: Deployment, routes: Sequence[Route]) -> str:
+        call = self.call
+        about = PickRequest(
+            session=call.options.get("session") or call.request.body.get("prompt_cache_key"),
+            input_tokens=len(self._encode(deployment, None).body) // 4,
+            attempt=len(call.attempts),
+        )
+        configured = deployment.keys
+        if all(route.weight == configured[route.key_id].weight for route in routes if route.key_id in configured):
+            return deployment.balancer.pick([route.key_id for route in routes], about)
+        return deployment.balancer.pick({route.key_id: route.weight for route in routes}, about)
+
+    # -- one attempt ----------------------------------------------------------------------------
+
+    def _encode(self, deployment: Deployment, limit: int | None) -> HttpCall:
+        name = (deployment.name, limit)
+        encoded = self._encoded.get(name)
+        if encoded is None:
+            encoded = self._encoded[name] = deployment.provider.encode(self._request_for(deployment), limit)
+        return encoded
+
+    def _request_for(self, deployment: Deployment) -> Request:
+        """The request as the adapter gets it: the model by its name at the provider."""
+        return attrs.evolve(self.call.request, model=deployment.model)
+
+    async def _attempt(
+        self, deployment: Deployment, route: Route, *, fresh: bool, more: bool
+    ) -> Response | Failure:
+        """One attempt, from its reservation to its settling. A failure is told, with ``_last_error`` set."""
+        machinery, call = self.machinery, self.call
+        clock, hooks = machinery.clock, machinery.hooks
+        attempt = Attempt(
+            f"{call.id}-{len(call.attempts) + 1}",
+            route.ref,
+            machinery.prices.find(route.provider, route.model),
+            started_at=clock.time(),
+        )
+        # Taken together, without an await in between; given back together in ``_settle``.
+        call.attempts = (*call.attempts, attempt)
+        ticket = machinery.health.begin(route)
+        token = deployment.begin(route.key_id, stream=call.request.stream)
+        flight = Flight(deployment, route, attempt, ticket, token, clock())
+        response: Response | None = None
+        error: Exception | None = None
+        try:
+            encoded = self._encode(deployment, None)
+            attempt.input_upper = len(encoded.body)
+            attempt.output_upper = encoded.output_upper
+            if hooks.reserve is not None:
+                encoded = await self._reserve(deployment, attempt, encoded)
+            flight.started = clock()
+            response = await self._exchange(flight, encoded, fresh=fresh, more=more)
+        except anyio.get_cancelled_exc_class():
+            attempt.outcome, attempt.kind = self._interruption()
+            raise
+        except SendError as exc:
+            error = exc.error
+            flight.sent, flight.received, flight.reused = exc.sent, exc.received, exc.reused
+        except Exception as exc:  # noqa: BLE001 # settled first, then told or raised
+            error = exc
+        finally:
+            kind = self._settle(flight, response, error)
+            if hooks.attempt_finished is not None:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
+                    await hooks.attempt_finished(attempt, call)
+        if response is not None:
+            return response
+        if not isinstance(error, CallError) or kind is None:
+            assert error is not None  # noqa: S101 # one of the two is always there
+            raise error
+        self._last_error = error
+        return Failure(
+            route,
+            kind,
+            status=attempt.status,
+            retry_after=error.retry_after,
+            sent=flight.sent,
+            received=flight.received,
+            reused=flight.reused,
+            delivered=self._is_committed(),
+            elapsed=attempt.latency or 0.0,
+            limit=_limit_of(error),
+        )
+
+    async def _reserve(self, deployment: Deployment, attempt: Attempt, encoded: HttpCall) -> HttpCall:
+        """Phase 7; the body again with a lower output limit, where a plugin asked for one."""
+        reserve = self.machinery.hooks.reserve
+        assert reserve is not None  # noqa: S101 # asked before
+        self._phase = "hook:bifrost_reserve"
+        with attempt.reserving():
+            await reserve(attempt, self.call)
+        limit = attempt.limit
+        return encoded if limit is None else self._encode(deployment, limit)
+
+    async def _exchange(self, flight: Flight, encoded: HttpCall, *, fresh: bool, more: bool) -> Response:
+        """Send, wait for the whole answer, decode."""
+        deployment = flight.deployment
+        limit = self._attempt_seconds(more=more)
+        limits = SendLimits(
+            connect=self.timeout.connect, first_byte=limit, idle=limit, pool=self.timeout.pool
+        )
+        self._phase = "first_byte"
+        key = deployment.keys[flight.route.key_id]
+        sending = self.machinery.sender.send(deployment.provider, key, encoded, limits=limits, fresh=fresh)
+        if limit is None or limit >= self._time_left():
+            reply = await sending
+        else:
+            reply = None
+            with anyio.move_on_after(limit):
+                reply = await sending
+            if reply is None:
+                raise _too_slow(flight.route, limit)
+        flight.status = reply.status
+        flight.received = True
+        self._note_quotas(flight, reply.headers)
+        return deployment.provider.decode(self._request_for(deployment), reply)
+
+    def _attempt_seconds(self, *, more: bool) -> float | None:
+        """How long a plain attempt may take: half of the whole while another deployment is left to try."""
+        if self.timeout.attempt is not None:
+            return self.timeout.attempt
+        total = self.timeout.total_for(stream=False)
+        return None if total is None else total / 2 if more else total
+
+    def _note_quotas(self, flight: Flight, headers: Mapping[str, str]) -> None:
+        """Let what the provider says is left steer before a refusal has to."""
+        for quota in flight.deployment.provider.quotas(headers):
+            flight.deployment.balancer.quota(
+                flight.token, quota.kind, quota.remaining, quota.limit, quota.reset
+            )
+
+    def _interruption(self) -> tuple[str, Kind]:
+        if self._scope.cancel_called and not self._stopped:
+            return "failed", Kind.DEADLINE_EXCEEDED
+        return "cancelled", Kind.CANCELLED
+
+    def _settle(self, flight: Flight, response: Response | None, error: Exception | None) -> Kind | None:
+        """Give back what the attempt took and note how it ended. Synchronous: nothing comes in between.
+
+        Returns:
+            The kind of failure to act on; None for an answer, and for errors of our own.
+        """
+        machinery, attempt, deployment = self.machinery, flight.attempt, flight.deployment
+        attempt.latency = machinery.clock() - flight.started
+        attempt.time_to_first_token = flight.first_token
+        attempt.status = flight.status
+        usage = None if response is None else response.usage
+        kind: Kind | None = attempt.kind
+        retry_after = None
+        if response is not None:
+            attempt.outcome, attempt.usage = "ok", usage
+            attempt.cost = self._cost(attempt, response)
+        elif isinstance(error, CallError):
+            self._complete(error, flight)
+            kind, retry_after = error.kind, error.retry_after
+            attempt.outcome = "refused" if isinstance(error, RefusedError) and not flight.sending else "failed"
+            if isinstance(error, ProviderError):
+                attempt.status = error.status if error.status is not None else flight.status
+        elif error is not None:
+            attempt.outcome = "failed"
+        outcome = outcome_of(kind, attempt.status, retry_after)
+        if error is not None and kind is None:
+            outcome = "client"
+        deployment.balancer.end(
+            flight.token,
+            outcome,
+            max(0.0, attempt.latency - flight.reader_seconds),
+            ttft=flight.first_token,
+            output_tokens=usage.output_tokens if usage is not None and usage.output_tokens else None,
+            retry_after=retry_after,
+        )
+        insecure = bool(getattr(error, "insecure", False))
+        effective = machinery.health.end(
+            flight.ticket,
+            Kind.CANCELLED if error is not None and kind is None else kind,
+            status=attempt.status,
+            retry_after=retry_after,
+            insecure=insecure,
+        )
+        attempt.error = error
+        attempt.kind = effective
+        if isinstance(error, CallError) and effective is not None:
+            error.kind = effective
+            return effective
+        return kind
+
+    def _cost(self, attempt: Attempt, response: Response) -> Decimal | None:
+        """USD of an answer, at the price of the model that gave it where that is another one."""
+        price = attempt.price
+        if response.model and response.model != attempt.route.model:
+            price = self.machinery.prices.find(attempt.route.provider, response.model) or price
+        return None if price is None else price.cost(response.usage)
+
+    def _complete(self, error: CallError, flight: Flight) -> None:
+        """Fill in what only the Router knows, and take secrets out of what a provider said."""
+        route = flight.route
+        if isinstance(error, ProviderError):
+            error.provider = error.provider or route.provider
+            error.key_id = error.key_id or route.key_id
+        secrets = [key.secret for key in flight.deployment.keys.values()]
+        secrets.append(self.call.virtual_key)
+        excerpt: str | None = getattr(error, "excerpt", None)
+        for secret in secrets:
+            if secret is not None:
+                error.message = secret.mask(error.message)
+                excerpt = None if excerpt is None else secret.mask(excerpt)
+        if excerpt is not None and hasattr(error, "excerpt"):
+            error.excerpt = excerpt
+        error.args = (error.message,)
+
+    def _is_committed(self) -> bool:
+        """Whether the caller has been given content."""
+        return False
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _time_left(self) -> float:
+        deadline = self.call.deadline
+        return math.inf if deadline == math.inf else deadline - anyio.current_time()
+
+    def _unsupported(self, deployment: Deployment) -> CallError:
+        can = ", ".join(sorted(deployment.provider.operations))
+        return BadRequestError(
+            f"provider {deployment.provider.name!r} does not do {self.call.operation}; it does {can}",
+            provider=deployment.provider.name,
+        )
+
+    def _no_route(self, chain: Sequence[Deployment], opens_in: float | None) -> CallError:
+        """Why no attempt was possible at all."""
+        health = self.machinery.health
+        routes = [route for deployment in chain for route in deployment.routes]
+        when = "" if opens_in is None else f"; the first opens in {opens_in:.1f} s"
+        if routes and health.only_rejected(routes):
+            return ProviderAuthError(
+                f"every key for {chain[0].name} is rejected by the provider; replace them",
+                kind=Kind.NO_CREDENTIALS,
+                provider=chain[0].provider.name,
+                retry_after=opens_in,
+            )
+        limited = bool(routes) and health.only_rate_limits(routes)
+        what = "has no key" if not routes else "rests on every key"
+        return NoKeyAvailableError(
+            f"{chain[0].name} {what}{when}",
+            retry_after=opens_in,
+            http_status=429 if limited else 503,
+        )
+
+    async def _finish(self, *, cancelled: bool) -> None:
+        """Phases 10 and 11."""
+        hooks, call = self.machinery.hooks, self.call
+        error = self.failure
+        if isinstance(error, CallError):
+            self._stamp(error)
+            if hooks.recover is not None and not cancelled and not self._is_committed():
+                recovered = await hooks.recover(error, call)
+                if recovered is not None:
+                    self.failure = None
+                    self.response = self._stamped(recovered)
+                    await self._recovered(self.response)
+        if hooks.call_finished is not None:
+            await hooks.call_finished(self._record(cancelled=cancelled), call)
+
+    async def _recovered(self, response: Response) -> None:
+        """Hand out an answer that a plugin made of an error; a plain call returns it."""
+
+    def _stamp(self, error: CallError) -> None:
+        call = self.call
+        error.call_id = error.call_id or call.id
+        error.model = error.model or call.request.model
+        error.attempts = call.attempts
+        if error.retry_after is None and call.attempts:
+            error.retry_after = self._opens_in()
+
+    def _opens_in(self) -> float | None:
+        """Seconds until the first of the call's routes opens, where all of them rest."""
+        try:
+            chain = self._chain()
+        except CallError:
+            return None
+        routes = [route for deployment in chain for route in deployment.routes]
+        if not routes or self.machinery.health.usable(routes):
+            return None
+        return self.machinery.health.earliest(routes)
+
+    def _stamped(self, response: Response) -> Response:
+        """The answer with what only the Router knows."""
+        call = self.call
+        first = self.first_token_at
+        return attrs.evolve(
+            response,
+            call_id=call.id,
+            attempts=call.attempts,
+            latency=self.machinery.clock() - self._started,
+            time_to_first_token=None if first is None else first - self._started,
+        )
+
+    def _record(self, *, cancelled: bool) -> CallRecord:
+        call, error, response = self.call, self.failure, self.response
+        kind = error.kind if isinstance(error, CallError) else None
+        if cancelled:
+            outcome, kind = "cancelled", Kind.CANCELLED
+        elif error is None:
+            outcome = "ok"
+        else:
+            outcome = "refused" if isinstance(error, RefusedError) else "failed"
+        usage, cost = _sum(call.attempts)
+        first = self.first_token_at
+        return CallRecord(
+            call_id=call.id,
+            operation=call.operation,
+            model=call.request.model if "/" in call.request.model else self._asked,
+            principal=call.principal,
+            outcome=outcome,
+            kind=kind,
+            response=response,
+            error=error,
+            attempts=call.attempts,
+            usage=usage,
+            cost=cost,
+            cached=response is not None and response.cached,
+            started_at=self._started_at,
+            latency=self.machinery.clock() - self._started,
+            time_to_first_token=None if first is None else first - self._started,
+            metadata=call.metadata,
+        )

@@ -1,0 +1,159 @@
+"""What a caller holds of a streamed call: an async context manager that iterates chunks."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .errors import ConfigError
+from .responses import ChatResponse, Response
+from .types import Chunk
+
+__all__ = ["ChatStream", "ResponseStream"]
+
+
+class StreamSource(Protocol):
+    """The running call behind a stream; everything happens in its ``main``, in a task of its own."""
+
+    opened: anyio.Event
+    finished: anyio.Event
+    committed: bool
+    failure: Exception | None
+    response: Response | None
+
+    async def main(self) -> None:
+        """Run the call to its end. Raises nothing but a cancellation from outside."""
+        ...
+
+    async def next_batch(self) -> list[Chunk] | None:
+        """The next chunks; None at the end."""
+        ...
+
+    def stop(self) -> None:
+        """End the call now: the provider hears of it, what was used is settled."""
+        ...
+
+
+class ResponseStream:
+    """A streamed answer: ``async with router.send_stream(request) as stream: async for chunk in stream``.
+
+    Entering waits for the first content, so whatever fails before it is raised there. Leaving ends the
+    call: upstream is told, money is settled, and ``bifrost_call_finished`` has run.
+
+    Args:
+        begin: Makes the call; awaited once, on entering.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[StreamSource]]) -> None:
+        self._begin: Callable[[], Awaitable[StreamSource]] | None = begin
+        self._source: StreamSource | None = None
+        self._group: TaskGroup | None = None
+        self._batch: Iterator[Chunk] = iter(())
+        self._ended = False
+
+    async def __aenter__(self) -> Self:
+        if self._begin is None:
+            raise ConfigError("a stream is entered once; ask the Router for another")
+        begin, self._begin = self._begin, None
+        source = await begin()
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        group.start_soon(source.main)
+        try:
+            await source.opened.wait()
+        except BaseException:
+            # A cancellation: the group ends its task and waits for it, then it goes on its way.
+            if not await group.__aexit__(*sys.exc_info()):
+                raise
+        if source.failure is not None and not source.committed:
+            await group.__aexit__(None, None, None)
+            raise source.failure
+        self._source, self._group = source, group
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        group, self._group = self._group, None
+        source = self._source
+        if group is None or source is None:
+            return None
+        source.stop()
+        if isinstance(exc, anyio.get_cancelled_exc_class()):
+            return await group.__aexit__(exc_type, exc, traceback)
+        await group.__aexit__(None, None, None)
+        return None
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        for chunk in self._batch:
+            return chunk
+        source = self._source
+        if source is None:
+            raise ConfigError("a stream is read inside its 'async with' block")
+        while not self._ended:
+            batch = await source.next_batch()
+            if batch is None:
+                self._ended = True
+                if source.failure is not None:
+                    raise source.failure
+                break
+            self._batch = iter(batch)
+            for chunk in self._batch:
+                return chunk
+        raise StopAsyncIteration
+
+    async def text(self) -> AsyncIterator[str]:
+        """The text alone, piece by piece."""
+        async for chunk in self:
+            if chunk.text:
+                yield chunk.text
+
+    @property
+    def response(self) -> Response:
+        """The assembled answer, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        response = None if self._source is None else self._source.response
+        if response is None or not self._ended:
+            raise ConfigError("the stream has not been read to its end; its response is not complete")
+        return response
+
+    async def aclose(self) -> None:
+        """End the call now, from any task; safe to repeat. The ``async with`` block still leaves as usual."""
+        source = self._source
+        if source is None:
+            return
+        source.stop()
+        await source.finished.wait()
+
+    def __del__(self) -> None:
+        if self._group is not None and self._source is not None:
+            # Dropped without being left (an outer generator was): free the connection and settle.
+            self._source.stop()
+            warnings.warn("a stream was dropped without leaving its 'async with' block", ResourceWarning, stacklevel=2)
+
+
+class ChatStream(ResponseStream):
+    """A streamed chat answer."""
+
+    @property
+    def response(self) -> ChatResponse:
+        """The assembled answer, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        response = super().response
+        assert isinstance(response, ChatResponse)  # noqa: S101 # chat requests give chat responses
+        return response

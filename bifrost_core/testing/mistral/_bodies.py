@@ -1,0 +1,276 @@
+"""Mistral's successful replies, member by member.
+
+Source:
+    https://docs.mistral.ai/api (chat completions, FIM, embeddings, moderations) and replies as they
+    come since 2026: usage beside the last ``finish_reason``, a padding member ``p`` in most events.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import hashlib
+import math
+import random
+import sys
+from collections.abc import Iterator
+
+import attrs
+import msgspec
+
+from ._answers import Answer, Json, ToolCall, call_tokens
+
+__all__ = ["DONE", "Event", "Generation", "chat_body", "chat_events", "embeddings_body", "moderations_body"]
+
+DONE = b"data: [DONE]\n\n"
+_PADDING = "abcdefghijklmnopqrstuvwxyz0123456789"
+_MAX_PIECE = 4  # tokens of one event
+
+_encode = msgspec.json.Encoder().encode
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """One chat or FIM answer, before it is put on the wire.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        created: Seconds since 1970-01-01 UTC.
+        model: The name that was asked for.
+        prompt_tokens: Input tokens.
+        answers: One per choice.
+    """
+
+    id: str
+    created: int
+    model: str
+    prompt_tokens: int
+    answers: tuple[Answer, ...]
+
+    @property
+    def completion_tokens(self) -> int:
+        """Output tokens of all choices."""
+        return sum(answer.tokens for answer in self.answers)
+
+    def usage(self) -> Json:
+        """The usage object."""
+        completion = self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.prompt_tokens + completion,
+            "completion_tokens": completion,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "service_tier": "standard",
+        }
+
+
+@attrs.frozen
+class Event:
+    """One event of a stream.
+
+    Attributes:
+        tokens: Output tokens generated when it is sent, all earlier events included.
+        data: The whole frame, blank line included.
+    """
+
+    tokens: int
+    data: bytes
+
+
+def _calls(calls: tuple[ToolCall, ...]) -> list[Json]:
+    """The ``tool_calls`` member."""
+    return [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+            "index": index,
+        }
+        for index, call in enumerate(calls)
+    ]
+
+
+def _thinking(text: str) -> Json:
+    """A content chunk with reasoning."""
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}], "closed": True}
+
+
+def chat_body(generation: Generation) -> bytes:
+    """The body of a plain reply."""
+    choices: list[Json] = []
+    for index, answer in enumerate(generation.answers):
+        text = answer.prefix + "".join(answer.text)
+        content: object = text
+        if answer.thinking:
+            content = [_thinking("".join(answer.thinking)), *([{"type": "text", "text": text}] if text else [])]
+        choices.append(
+            {
+                "index": index,
+                "finish_reason": answer.finish_reason,
+                "message": {
+                    "role": "assistant",
+                    "tool_calls": _calls(answer.tool_calls) if answer.tool_calls else None,
+                    "content": content,
+                },
+            }
+        )
+    return _encode(
+        {
+            "id": generation.id,
+            "created": generation.created,
+            "model": generation.model,
+            "usage": generation.usage(),
+            "object": "chat.completion",
+            "choices": choices,
+        }
+    )
+
+
+def _pieces(tokens: tuple[str, ...], rng: random.Random) -> Iterator[tuple[int, str]]:
+    """Group tokens as they come in events: number of tokens, text."""
+    at = 0
+    while at < len(tokens):
+        size = min(rng.randint(1, _MAX_PIECE), len(tokens) - at)
+        yield size, "".join(tokens[at : at + size])
+        at += size
+
+
+def _deltas(answer: Answer, rng: random.Random) -> Iterator[tuple[int, Json, str | None]]:
+    """Tokens, delta and finish reason of the events of one choice."""
+    yield 0, {"role": "assistant", "content": ""}, None
+    for tokens, text in _pieces(answer.thinking, rng):
+        yield tokens, {"content": [_thinking(text)]}, None
+    if answer.prefix:
+        yield 0, {"content": answer.prefix}, None
+    texts: list[tuple[int, Json]] = [(tokens, {"content": text}) for tokens, text in _pieces(answer.text, rng)]
+    if answer.tool_calls:
+        texts.append((sum(map(call_tokens, answer.tool_calls)), {"tool_calls": _calls(answer.tool_calls)}))
+    elif not texts or rng.random() < 0.75:  # the last words come with the finish reason, or before it
+        texts.append((0, {"content": ""}))
+    for at, (tokens, delta) in enumerate(texts, 1):
+        yield tokens, delta, answer.finish_reason if at == len(texts) else None
+
+
+def chat_events(generation: Generation, rng: random.Random) -> list[Event]:
+    """The events of a streamed reply, ``[DONE]`` included.
+
+    Args:
+        generation: What to send. Several choices take turns, one event each.
+        rng: Source of the sizes of the pieces and of the padding.
+    """
+    head = b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
+        generation.id.encode(),
+        generation.created,
+        _encode(generation.model),
+    )
+    queues = [(index, _deltas(answer, rng)) for index, answer in enumerate(generation.answers)]
+    rows: list[tuple[int, int, Json, str | None]] = []
+    while queues:
+        for queue in tuple(queues):
+            row = next(queue[1], None)
+            if row is None:
+                queues.remove(queue)
+            else:
+                rows.append((queue[0], *row))
+    events: list[Event] = []
+    total = 0
+    last = len(rows) - 1
+    for at, (index, tokens, delta, reason) in enumerate(rows):
+        total += tokens
+        frame = head + b'{"index":%d,"delta":%b,"finish_reason":%b}]' % (index, _encode(delta), _encode(reason))
+        if at == last:
+            frame += b',"usage":' + _encode(generation.usage())
+        if "role" not in delta:
+            frame += b',"p":"%b"' % _PADDING[: rng.randint(1, len(_PADDING))].encode()
+        events.append(Event(total, frame + b"}\n\n"))
+    events.append(Event(total, DONE))
+    return events
+
+
+def embeddings_body(request_id: str, model: str, body: Json, dimensions: int, prompt_tokens: int, seed: int) -> bytes:
+    """The body of an embeddings reply.
+
+    A text has the same vector in every reply of a server with the same seed.
+    """
+    texts: list[str] = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    form = body.get("output_dtype") or "float"
+    data = [
+        {
+            "object": "embedding",
+            "embedding": _vector(f"{seed}/{model}/{text}", dimensions, form, body.get("encoding_format") == "base64"),
+            "index": index,
+        }
+        for index, text in enumerate(texts)
+    ]
+    usage = {
+        "prompt_audio_seconds": None,
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens,
+        "completion_tokens": 0,
+        "request_count": None,
+        "prompt_tokens_details": None,
+    }
+    return _encode({"id": request_id, "object": "list", "data": data, "model": model, "usage": usage})
+
+
+def _vector(seed: str, dimensions: int, form: str, as_base64: bool) -> list[float] | str:
+    """A vector of length one, in the number format that was asked for."""
+    rng = random.Random(seed)
+    raw = [rng.uniform(-1, 1) for _ in range(dimensions)]
+    if form in {"binary", "ubinary"}:
+        offset = 128 if form == "binary" else 0
+        bits = "".join("1" if value >= 0 else "0" for value in raw)
+        return [int(bits[at : at + 8], 2) - offset for at in range(0, len(bits), 8)]
+    if form in {"int8", "uint8"}:
+        return [round(value * 127) + (128 if form == "uint8" else 0) for value in raw]
+    length = math.sqrt(sum(value * value for value in raw)) or 1.0
+    unit = array.array("f", (value / length for value in raw))
+    if not as_base64:
+        return unit.tolist()
+    if sys.byteorder == "big":
+        unit.byteswap()
+    return base64.b64encode(unit.tobytes()).decode()
+
+
+_CATEGORIES = (
+    "sexual",
+    "hate_and_discrimination",
+    "violence_and_threats",
+    "selfharm",
+    "health",
+    "financial",
+    "law",
+    "pii",
+)
+
+
+def moderations_body(request_id: str, model: str, canonical: str, texts: list[str], prompt_tokens: int) -> bytes:
+    """The body of a moderations reply; only texts that name a category score high in it.
+
+    Args:
+        request_id: The reply's ``id``.
+        model: The name that was asked for.
+        canonical: The model's own name, which decides over the categories.
+        texts: The inputs.
+        prompt_tokens: Input tokens, without the hidden instructions.
+    """
+    old = canonical.endswith("2411")
+    names = (*_CATEGORIES, *(("dangerous_and_criminal_content",) if old else ("dangerous", "criminal", "jailbreaking")))
+    results: list[Json] = []
+    for text in texts:
+        low = text.lower()
+        noise = hashlib.sha256(text.encode()).digest()
+        scores = {
+            name: 0.97 if name.replace("_", " ") in low else (noise[at] + 1) / 1e5 for at, name in enumerate(names)
+        }
+        flags = {name: score > 0.5 for name, score in scores.items()}
+        results.append({"categories": flags, "category_scores": scores})
+    usage = {
+        "prompt_audio_seconds": None,
+        "prompt_tokens": prompt_tokens,
+        "total_tokens": prompt_tokens + (91 if old else 61),
+        "completion_tokens": 0,
+        "request_count": 1,
+        "prompt_token_details": None,
+    }
+    return _encode({"id": request_id, "usage": usage, "model": model, "results": results})

@@ -1,0 +1,314 @@
+"""The simulated service without its sockets: keys, limits, models, faults and journal."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Protocol
+
+import anyio
+import attrs
+
+from ._answers import AnswerLaw
+from ._errors import ApiError
+from .catalogue import SimulatedModel
+from .journal import KeyCounters, ServedRequest
+from .laws import Fault, SimulatedKey
+from .quotas import Bucket, Quota, exhausted_headers
+
+__all__ = ["Clock", "KeyState", "Service", "WallClock"]
+
+_STREAM_ONLY = frozenset({"no_done", "error_event", "comments_only", "crlf", "bom", "split"})
+
+
+class Clock(Protocol):
+    """Seconds for limits and faults."""
+
+    def __call__(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def time(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+        ...
+
+
+class WallClock:
+    """The machine's clocks."""
+
+    __slots__ = ()
+
+    def __call__(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+        return time.time()
+
+
+@attrs.define(eq=False)
+class ActiveFault:
+    """A fault, its serial number at the key, and how many requests it has met."""
+
+    fault: Fault
+    serial: int
+    met: int = 0
+
+
+@attrs.define(eq=False)
+class KeyState:
+    """What the service knows of one key.
+
+    Attributes:
+        key: As configured.
+        id: Its name in the journal.
+        faults: In order of precedence; replaced, never changed in place.
+        counters: Sums.
+        given: How many faults it was ever given.
+        held: Scopes of the requests that a ``hold`` keeps waiting.
+    """
+
+    key: SimulatedKey
+    id: str
+    faults: tuple[ActiveFault, ...] = ()
+    given: int = 0
+    counters: KeyCounters = attrs.field(factory=KeyCounters)
+    held: set[anyio.CancelScope] = attrs.field(factory=set[anyio.CancelScope])
+
+
+class Service:
+    """Everything that outlives one connection.
+
+    Only the server's thread calls it, except where a method says otherwise.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[SimulatedKey],
+        models: Iterable[SimulatedModel],
+        *,
+        seed: int,
+        clock: Clock,
+        answer: AnswerLaw | None,
+        journal_size: int,
+        keep_bodies: bool,
+    ) -> None:
+        self.seed = seed
+        self.clock = clock
+        self.answer = answer
+        self.keep_bodies = keep_bodies
+        self.keys: dict[str, SimulatedKey] = {}
+        self.models: dict[str, SimulatedModel] = {name: model for model in models for name in model.names}
+        self._states: dict[str, KeyState] = {}
+        self._by_secret: dict[str, KeyState] = {}
+        self._journal: deque[ServedRequest] = deque(maxlen=journal_size)
+        self._idle = threading.Condition()
+        self._busy = 0
+        self._strangers = 0
+        self._date = (0, "")
+        for number, key in enumerate(keys, 1):
+            name = key.id or f"key-{number}"
+            if name in self.keys or any(key.secret == other.secret for other in self.keys.values()):
+                msg = f"two keys have the same id or the same secret: {name!r}"
+                raise ValueError(msg)
+            self.keys[name] = attrs.evolve(key, id=name)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: journal, counters, request numbers, limits, faults and the start of time."""
+        for state in self._states.values():
+            self.release(state)
+        self.started = self.clock()
+        self._states = {
+            name: KeyState(
+                key, name, tuple(ActiveFault(fault, at) for at, fault in enumerate(key.faults)), len(key.faults)
+            )
+            for name, key in self.keys.items()
+        }
+        self._by_secret = {state.key.secret: state for state in self._states.values()}
+        self._quotas: dict[tuple[str, str], Quota] = {}
+        self._limits: dict[str, SimulatedKey] = {}
+        for name, key in self.keys.items():
+            self._limits.setdefault(_group(name, key), key)
+        self._strangers = 0
+        with self._idle:
+            self._journal.clear()
+
+    # -- from any thread -----------------------------------------------------------------------------------------
+
+    def journal(self) -> tuple[ServedRequest, ...]:
+        """The records, oldest first. Safe from any thread."""
+        with self._idle:
+            return tuple(self._journal)
+
+    def counters(self) -> dict[str, KeyCounters]:
+        """Counters of every key as they are now. Safe from any thread."""
+        with self._idle:
+            return {name: state.counters.copy() for name, state in self._states.items()}
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no request is being served. Safe from any other thread than the server's.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether that came in time.
+        """
+        with self._idle:
+            return self._idle.wait_for(lambda: self._busy == 0, timeout)
+
+    # -- keys and faults -----------------------------------------------------------------------------------------
+
+    def state(self, key_id: str) -> KeyState:
+        """The state of a key.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        return self._states[key_id]
+
+    def authenticate(self, authorization: str | None) -> KeyState | None:
+        """The key that a request shows.
+
+        Args:
+            authorization: The header's value.
+
+        Returns:
+            The key's state, or None when the key is unknown.
+
+        Raises:
+            ApiError: 401 in the gateway's shape: there is no usable header.
+        """
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise ApiError.gateway(401, "Unauthorized", f"{self.stranger().getrandbits(128):032x}")
+        return self._by_secret.get(secret.strip())
+
+    def stranger(self) -> random.Random:
+        """Random numbers for a request without a known key."""
+        self._strangers += 1
+        return random.Random(f"{self.seed}//{self._strangers}")
+
+    def add_fault(self, state: KeyState, fault: Fault) -> None:
+        """Put a fault in front of the key's others."""
+        state.faults = (ActiveFault(fault, state.given), *state.faults)
+        state.given += 1
+
+    def heal(self, state: KeyState) -> None:
+        """Take all faults from a key and let its held requests go on."""
+        state.faults = ()
+        self.release(state)
+
+    def release(self, state: KeyState) -> None:
+        """Let the held requests of a key go on."""
+        for scope in state.held:
+            scope.cancel()
+
+    def pick_fault(self, state: KeyState, number: int, stream: bool) -> tuple[Fault | None, float]:
+        """The fault that meets a request.
+
+        Args:
+            state: The key's.
+            number: The request's number.
+            stream: Whether it asks for a stream.
+
+        Returns:
+            The fault to play or None, and the factor by which the answer is slower.
+        """
+        now = self.clock() - self.started
+        factor = 1.0
+        for active in state.faults:
+            fault = active.fault
+            if (
+                not fault.start <= now < fault.end
+                or number < fault.first
+                or (fault.last is not None and number > fault.last)
+                or (fault.count is not None and active.met >= fault.count)
+                or (fault.stream is not None and fault.stream is not stream)
+                or (not stream and fault.kind in _STREAM_ONLY)
+            ):
+                continue
+            if fault.probability < 1:
+                draw = random.Random(f"{self.seed}/{state.id}/{number}/{active.serial}").random()
+                if draw >= fault.probability:
+                    continue
+            active.met += 1
+            if fault.kind != "slow":
+                return fault, factor
+            factor *= fault.factor
+        return None, factor
+
+    # -- models and limits ---------------------------------------------------------------------------------------
+
+    def model(self, name: str, capability: str) -> SimulatedModel:
+        """The model of that name.
+
+        Raises:
+            ApiError: 400: there is none, or it cannot do this.
+        """
+        found = self.models.get(name)
+        if found is None or (capability not in found.capabilities if capability else "embed" not in found.name):
+            raise ApiError.object(400, "invalid_model", "1500", f"Invalid model: {name}")
+        return found
+
+    def admit(self, state: KeyState, model: SimulatedModel) -> Quota:
+        """Let a request in under the limits of its key's quota group.
+
+        Raises:
+            ApiError: 429 with the exhausted pair of headers.
+        """
+        group = _group(state.id, state.key)
+        now = self.clock()
+        quota = self._quotas.get((group, model.name))
+        if quota is None:
+            limits = self._limits[group]
+            quota = Quota.of(limits.requests_per_minute, limits.tokens_per_minute, now)
+            self._quotas[group, model.name] = quota
+        refused: tuple[str, Bucket] | None = quota.admit(now)
+        if refused is not None:
+            raise ApiError.object(429, "rate_limited", "1300", "Rate limit exceeded", exhausted_headers(*refused))
+        return quota
+
+    # -- journal -------------------------------------------------------------------------------------------------
+
+    def begin(self, record: ServedRequest, state: KeyState | None) -> None:
+        """Enter a request into the journal."""
+        with self._idle:
+            self._busy += 1
+            self._journal.append(record)
+            if state is not None:
+                state.counters.begin()
+                record.number = state.counters.requests
+
+    def end(self, record: ServedRequest, state: KeyState | None) -> None:
+        """Close a request's record."""
+        with self._idle:
+            self._busy -= 1
+            if state is not None:
+                state.counters.end(record)
+            if self._busy == 0:
+                self._idle.notify_all()
+
+    def left_late(self, state: KeyState | None) -> None:
+        """Count a client that left when the request's record was already closed."""
+        if state is not None:
+            with self._idle:
+                state.counters.left += 1
+
+    def date(self) -> str:
+        """The ``date`` header."""
+        now = int(self.clock.time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True))
+        return self._date[1]
+
+
+def _group(key_id: str, key: SimulatedKey) -> str:
+    """Name of the quota group of a key; one of its own where none is given."""
+    return f"key {key_id}" if key.quota_group is None else f"group {key.quota_group}"
