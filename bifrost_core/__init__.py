@@ -1,1 +1,142 @@
-"""The library. See README.md."""
+"""Route LLM calls inside your Python process. README.md shows how; these are the public names."""
+
+from __future__ import annotations
+
+from .attempts import Attempt
+from .balancing import Balancer, LatencyWeighted, LeastBusy, LowestLatency, RoundRobin, WeightedRandom
+from .calls import Call, CallRecord, Principal
+from .clocks import Clock, SystemClock
+from .engines.base import HttpEngine
+from .errors import (
+    BadRequestError,
+    BifrostError,
+    BudgetExceededError,
+    CallError,
+    ConfigError,
+    ContextLengthError,
+    DeadlineExceededError,
+    GuardrailError,
+    ModelNotFoundError,
+    NoKeyAvailableError,
+    PluginError,
+    ProviderAuthError,
+    ProviderConnectionError,
+    ProviderError,
+    ProviderRateLimitError,
+    ProviderServerError,
+    ProviderTimeoutError,
+    RateLimitError,
+    RefusedError,
+    StreamBrokenError,
+    StructuredOutputError,
+    UnsupportedParameterError,
+    VirtualKeyError,
+)
+from .health import RouteHealth
+from .hooks import HookOptions, load_plugins
+from .hookspecs import StreamFilter, hookimpl
+from .keys import Key, Secret
+from .kinds import Kind
+from .prices import Price, PriceBook
+from .providers import Mistral
+from .providers.base import Provider
+from .responses import (
+    ChatResponse,
+    EmbeddingResponse,
+    ModelInfo,
+    ModerationResponse,
+    ModerationResult,
+    OcrPage,
+    OcrResponse,
+    Response,
+    ResponsesResponse,
+    Segment,
+    Transcription,
+)
+from .retries import Hedge, RetryPolicy
+from .router import Router
+from .streams import ChatStream, ResponseStream
+from .sync import SyncChatStream, SyncResponseStream, SyncRouter
+from .timeouts import Timeout
+from .types import Choice, Chunk, File, Message, Operation, Request, Route, RouteRef, ToolCall, Usage
+
+__all__ = [
+    "Attempt",
+    "BadRequestError",
+    "Balancer",
+    "BifrostError",
+    "BudgetExceededError",
+    "Call",
+    "CallError",
+    "CallRecord",
+    "ChatResponse",
+    "ChatStream",
+    "Choice",
+    "Chunk",
+    "Clock",
+    "ConfigError",
+    "ContextLengthError",
+    "DeadlineExceededError",
+    "EmbeddingResponse",
+    "File",
+    "GuardrailError",
+    "Hedge",
+    "HookOptions",
+    "HttpEngine",
+    "Key",
+    "Kind",
+    "LatencyWeighted",
+    "LeastBusy",
+    "LowestLatency",
+    "Message",
+    "Mistral",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "ModerationResponse",
+    "ModerationResult",
+    "NoKeyAvailableError",
+    "OcrPage",
+    "OcrResponse",
+    "Operation",
+    "PluginError",
+    "Price",
+    "PriceBook",
+    "Principal",
+    "Provider",
+    "ProviderAuthError",
+    "ProviderConnectionError",
+    "ProviderError",
+    "ProviderRateLimitError",
+    "ProviderServerError",
+    "ProviderTimeoutError",
+    "RateLimitError",
+    "RefusedError",
+    "Request",
+    "Response",
+    "ResponseStream",
+    "ResponsesResponse",
+    "RetryPolicy",
+    "RoundRobin",
+    "Route",
+    "RouteHealth",
+    "RouteRef",
+    "Router",
+    "Secret",
+    "Segment",
+    "StreamBrokenError",
+    "StreamFilter",
+    "StructuredOutputError",
+    "SyncChatStream",
+    "SyncResponseStream",
+    "SyncRouter",
+    "SystemClock",
+    "Timeout",
+    "ToolCall",
+    "Transcription",
+    "UnsupportedParameterError",
+    "Usage",
+    "VirtualKeyError",
+    "WeightedRandom",
+    "hookimpl",
+    "load_plugins",
+]

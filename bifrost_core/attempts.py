@@ -63,6 +63,15 @@ class Attempt:
             return None
         return self.price.cost(Usage(input_tokens=self.input_upper, output_tokens=self.output_upper, requests=1))
 
+    def open_reservation(self) -> None:
+        """From now on ``limit_output`` counts; for the Router."""
+        self._reserving = True
+
+    def close_reservation(self) -> int | None:
+        """From now on it does not; the limit to send, if somebody lowered it."""
+        self._reserving = False
+        return self._limit
+
     def limit_output(self, tokens: int) -> None:
         """Lower the output limit that will be sent; the smallest of all callers wins.
 

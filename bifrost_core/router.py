@@ -87,8 +87,9 @@ class Router:
         self._timeout = Timeout.of(timeout)
         self._hooks = compile_hooks(plugins, require=require, clock=self._clock)
         self._deployments = Deployments(providers, balancer, self._clock, self._rng)
-        for provider in self._hooks.providers(self):
-            self._deployments.add_provider(provider)
+        if self._hooks.providers is not None:
+            for provider in self._hooks.providers(self):
+                self._deployments.add_provider(provider)
         if not self._deployments.providers:
             raise ConfigError("a Router needs at least one provider, such as Mistral([key])", field="providers")
         self._prices = PriceBook() if prices is None else prices
@@ -96,6 +97,8 @@ class Router:
             self._deployments.providers, self._deployments.keys_of, dict(aliases or {}), self._prices
         )
         self._sender = Sender(engine, clock=self._clock)
+        for provider in self._deployments.providers.values():
+            self._sender.prepare(provider)
         self._health = Health(self._clock, self._rng)
         self._machinery = Machinery(
             hooks=self._hooks,
@@ -417,7 +420,7 @@ class Router:
         self._starting = anyio.Event()
         try:
             await self._resolve_secrets()
-            lifespans = Lifespans(self._hooks.lifespans(self))
+            lifespans = Lifespans(() if self._hooks.lifespan is None else self._hooks.lifespan(self))
             await lifespans.start()
             self._lifespans = lifespans
             self._started = True

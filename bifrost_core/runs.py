@@ -9,7 +9,6 @@ step only: what an attempt brings is handed out while it arrives.
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -24,14 +23,18 @@ from .catalog import Catalog
 from .clocks import Clock
 from .deployments import Deployment, Deployments, PickRequest
 from .errors import (
+    BadRequestError,
+    BudgetExceededError,
     CallError,
-    ConfigError,
     DeadlineExceededError,
     NoKeyAvailableError,
+    ProviderAuthError,
     ProviderError,
+    ProviderTimeoutError,
+    RateLimitError,
     RefusedError,
 )
-from .health import Health
+from .health import Health, Ticket
 from .hooks import Hooks
 from .kinds import Kind, Scope, Step, outcome_of
 from .prices import PriceBook
@@ -42,8 +45,9 @@ from .timeouts import Timeout
 from .types import Request, Route, Usage, message_dicts
 from .wire import HttpCall
 
-__all__ = ["Machinery", "Run"]
+__all__ = ["Flight", "Machinery", "Run"]
 
+_LONGEST_SILENCE: Final = 3600.0  # where nobody sets a limit
 SETTLE_SECONDS: Final = 2.0  # what settling may take beyond the deadline or after a cancellation
 
 
@@ -64,6 +68,38 @@ class Machinery:
     fallbacks: Mapping[str, tuple[str, ...]]
 
 
+@attrs.define(eq=False)
+class Flight:
+    """An attempt under way: what it has taken and must give back, and what is seen of it.
+
+    Attributes:
+        started: Seconds on the Router's clock.
+        sending: Whether the reservation is past.
+        sent: Whether any byte may have reached the provider.
+        received: Whether any byte of the answer has arrived.
+        reused: Whether the connection had been used before.
+        insecure: The provider's certificate is not trusted.
+        status: HTTP status of the answer.
+        first_token: Seconds from sending to the first content of a stream.
+        reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
+    """
+
+    deployment: Deployment
+    route: Route
+    attempt: Attempt
+    ticket: Ticket
+    token: Any
+    started: float
+    sending: bool = False
+    sent: bool = False
+    received: bool = False
+    reused: bool = False
+    insecure: bool = False
+    status: int | None = None
+    first_token: float | None = None
+    reader_seconds: float = 0.0
+
+
 class Run:
     """One plain call.
 
@@ -82,6 +118,7 @@ class Run:
         self.finished = anyio.Event()
         self.first_token_at: float | None = None
         self._asked = call.request.model
+        self._last_error: CallError | None = None
         self._scope = anyio.CancelScope(deadline=call.deadline)
         self._stopped = False
         self._phase = "total"
@@ -378,6 +415,7 @@ class Run:
             if hooks.reserve is not None:
                 encoded = await self._reserve(deployment, attempt, encoded)
             flight.started = clock()
+            flight.sending = flight.sent = True
             response = await self._exchange(flight, encoded, fresh=fresh, more=more)
         except anyio.get_cancelled_exc_class():
             attempt.outcome, attempt.kind = self._interruption()
@@ -385,6 +423,7 @@ class Run:
         except SendError as exc:
             error = exc.error
             flight.sent, flight.received, flight.reused = exc.sent, exc.received, exc.reused
+            flight.insecure = exc.insecure
         except Exception as exc:  # noqa: BLE001 # settled first, then told or raised
             error = exc
         finally:
@@ -393,7 +432,7 @@ class Run:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
                     await hooks.attempt_finished(attempt, call)
         if response is not None:
-            return response
+            return self._stamped(attrs.evolve(response, route=route.ref, cost=attempt.cost))
         if not isinstance(error, CallError) or kind is None:
             assert error is not None  # noqa: S101 # one of the two is always there
             raise error
@@ -416,18 +455,20 @@ class Run:
         reserve = self.machinery.hooks.reserve
         assert reserve is not None  # noqa: S101 # asked before
         self._phase = "hook:bifrost_reserve"
-        with attempt.reserving():
+        limit: int | None = None
+        attempt.open_reservation()
+        try:
             await reserve(attempt, self.call)
-        limit = attempt.limit
+        finally:
+            limit = attempt.close_reservation()
         return encoded if limit is None else self._encode(deployment, limit)
 
     async def _exchange(self, flight: Flight, encoded: HttpCall, *, fresh: bool, more: bool) -> Response:
         """Send, wait for the whole answer, decode."""
         deployment = flight.deployment
         limit = self._attempt_seconds(more=more)
-        limits = SendLimits(
-            connect=self.timeout.connect, first_byte=limit, idle=limit, pool=self.timeout.pool
-        )
+        silence = _LONGEST_SILENCE if limit is None else limit
+        limits = SendLimits(connect=self.timeout.connect, first_byte=silence, idle=silence, pool=self.timeout.pool)
         self._phase = "first_byte"
         key = deployment.keys[flight.route.key_id]
         sending = self.machinery.sender.send(deployment.provider, key, encoded, limits=limits, fresh=fresh)
@@ -498,13 +539,12 @@ class Run:
             output_tokens=usage.output_tokens if usage is not None and usage.output_tokens else None,
             retry_after=retry_after,
         )
-        insecure = bool(getattr(error, "insecure", False))
         effective = machinery.health.end(
             flight.ticket,
             Kind.CANCELLED if error is not None and kind is None else kind,
             status=attempt.status,
             retry_after=retry_after,
-            insecure=insecure,
+            insecure=flight.insecure,
         )
         attempt.error = error
         attempt.kind = effective
@@ -652,3 +692,37 @@ class Run:
             time_to_first_token=None if first is None else first - self._started,
             metadata=call.metadata,
         )
+
+
+def _sum(attempts: Sequence[Attempt]) -> tuple[Usage, Decimal | None]:
+    """Usage and cost over all attempts; the cost of one unknown, the sum unknown."""
+    usage, cost = Usage(), Decimal(0)
+    known = True
+    for attempt in attempts:
+        if attempt.usage is None:
+            continue
+        usage = usage + attempt.usage if usage != Usage() else attempt.usage
+        if attempt.cost is None:
+            known = False
+        else:
+            cost += attempt.cost
+    return usage, cost if known else None
+
+
+def _too_slow(route: Route, seconds: float) -> ProviderTimeoutError:
+    return ProviderTimeoutError(
+        f"{route.provider} did not answer within {seconds:g} s (attempt limit)",
+        provider=route.provider,
+        key_id=route.key_id,
+        phase="first_byte",
+    )
+
+
+def _limit_of(error: CallError) -> Scope | None:
+    """Whose a budget or limit is that refused: the route's, the deployment's, the provider's; None: the caller's."""
+    if not isinstance(error, (RateLimitError, BudgetExceededError)):
+        return None
+    if error.scope == "queue":
+        return Scope.ROUTE
+    name = error.scope.partition(":")[0]
+    return {"provider": Scope.PROVIDER, "model": Scope.DEPLOYMENT}.get(name)

@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import anyio
-import anyio.from_thread
-from anyio.abc import BlockingPortal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .errors import ConfigError
 from .health import RouteHealth
@@ -235,7 +234,7 @@ class SyncRouter:
             if self._closed:
                 raise ConfigError("the SyncRouter is closed; make another")
             if self._portal is None:
-                self._context = anyio.from_thread.start_blocking_portal("asyncio", name="bifrost")
+                self._context = start_blocking_portal("asyncio", name="bifrost")
                 self._portal = self._context.__enter__()
                 self._thread = self._portal.call(threading.get_ident)
             if self._thread == threading.get_ident():

@@ -22,6 +22,8 @@ from typing import Final
 
 import attrs
 
+from bifrost_core.kinds import Scope
+
 from .scopes import Reason, ScopeId
 
 __all__ = ["LONGEST_WAIT", "NEVER", "PROBE_WAIT", "ScopeState", "Traffic", "Window"]
@@ -37,6 +39,7 @@ _LEAST: Final = 10  # attempts in the window before their failure rate counts
 _RATE: Final = 0.5
 _STEP, _LONGEST = 5.0, 300.0  # seconds open per time opened, and at most
 _REJECTED_LONGEST: Final = 3600.0
+_RAMPED: Final = (Scope.DEPLOYMENT, Scope.PROVIDER)
 _RAMP, _RAMP_START = 15.0, 0.1  # seconds until a scope that came back has its full share, and its share at first
 
 
@@ -161,13 +164,15 @@ class ScopeState:
         return self.breaker != NEVER and (self.breaker - now > _TICK or self.probe is not None)
 
     def share(self, now: float) -> float:
-        """Part of the calls that it gets again since it closed, 0.1 to 1.
+        """Part of the calls that it gets again since it closed, 0.1 to 1; below 1 for deployments and providers only.
 
         Source:
             Envoy, slow start (linear: aggression 1, window 15 s, at least 10 %).
         """
         passed = now - self.closed_at
-        return 1.0 if passed >= _RAMP else max(_RAMP_START, passed / _RAMP)
+        if passed >= _RAMP or self.id[0] not in _RAMPED:
+            return 1.0
+        return max(_RAMP_START, passed / _RAMP)
 
     def is_news(self, started: float) -> bool:
         """Whether a failure that began at ``started`` says more than what the scope is already open for."""

@@ -34,9 +34,15 @@ _SLOW: Final = 0.010  # seconds on the event loop that are worth a line in the l
 _logger = logging.getLogger(__name__)
 
 
+def _nothing(router: object) -> tuple[()]:  # noqa: ARG001 # stands where a hook takes the Router
+    return ()
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Hooks:
     """Every hook as one callable, or None where nobody implements it.
+
+    ``lifespan`` and ``providers``, which run once, are always there.
 
     Way-in and way-out hooks raise what a plugin decided (any ``CallError``, whose fields the Router
     fills in), ``PluginError`` for a failure that closes, and ``DeadlineExceededError`` when the call's time
@@ -79,8 +85,8 @@ class Hooks:
     guard_stream: Callable[[Response, Call], Awaitable[Response]] | None = None
     recover: Callable[[CallError, Call], Awaitable[Response | None]] | None = None
     call_finished: Callable[[CallRecord, Call], Awaitable[None]] | None = None
-    lifespan: Callable[[Any], tuple[tuple[str, AbstractAsyncContextManager[object]], ...]] | None = None
-    providers: Callable[[Any], tuple[Any, ...]] | None = None
+    lifespan: Callable[[Any], tuple[tuple[str, AbstractAsyncContextManager[object]], ...]] = _nothing
+    providers: Callable[[Any], tuple[Any, ...]] = _nothing
     resolve_secret: Callable[[str], Awaitable[str | None]] | None = None
     plugins: Mapping[str, object] = attrs.field(factory=dict[str, object])
     implementations: Mapping[str, tuple[Implementation, ...]] = attrs.field(
