@@ -71,9 +71,11 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
             case "retry":
                 options[name] = _made(RetryPolicy, value, name)
             case "timeout":
-                options[name] = _made(Timeout, value, name) if isinstance(value, Mapping) else value
+                options[name] = value if isinstance(value, (int, float)) else _made(Timeout, value, name)
             case "prices":
-                options[name] = PriceBook({model: _made(Price, price, f"prices.{model}") for model, price in value.items()})
+                options[name] = PriceBook(
+                    {model: _made(Price, price, f"prices.{model}") for model, price in value.items()}
+                )
             case "aliases" | "fallbacks" | "engine" | "require":
                 options[name] = value
             case _:
@@ -83,46 +85,44 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
     return options
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Mapping[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as exc:
         raise ConfigError(f"configuration {path} can not be read: {type(exc).__name__}", field=str(path)) from None
     try:
-        table = msgspec.json.decode(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+        if path.suffix == ".json":
+            return msgspec.json.decode(data, type=dict[str, Any])
+        return tomllib.loads(data.decode())
     except (msgspec.DecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         kind = "JSON" if path.suffix == ".json" else "TOML"
         raise ConfigError(f"configuration {path} is not valid {kind} ({type(exc).__name__})", field=str(path)) from None
-    if not isinstance(table, dict):
-        raise ConfigError(f"configuration {path} is no table of entries", field=str(path))
-    return table
 
 
 def _provider(entry: Any, where: str) -> Provider:
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} is no table; it needs type and keys", field=where)
-    options = dict(entry)
+    options: dict[str, Any] = {**entry}
     kind = options.pop("type", None)
     if kind not in _TYPES:
         raise ConfigError(f"{where}.type is {kind!r}; there are {', '.join(_TYPES)}", field=f"{where}.type")
-    keys = [_key(key, f"{where}.keys[{index}]") for index, key in enumerate(options.pop("keys", ()))]
+    listed: list[Any] = list(options.pop("keys", ()))
+    keys = [_key(key, f"{where}.keys[{index}]") for index, key in enumerate(listed)]
     return _TYPES[kind](keys, **options)
 
 
 def _key(entry: Any, where: str) -> Key:
-    options = {"secret": entry} if isinstance(entry, str) else dict(entry)
+    options: dict[str, Any] = {"secret": entry} if isinstance(entry, str) else {**entry}
     secret = options.pop("secret", None)
     if not isinstance(secret, str) or read_reference(secret) is None:
-        raise ConfigError(
-            f"{where} is no reference; a file holds no keys: write env:NAME or file:PATH", field=where
-        )
+        raise ConfigError(f"{where} is no reference; a file holds no keys: write env:NAME or file:PATH", field=where)
     return _made(Key, {"secret": secret, **options}, where)
 
 
 def _made(cls: Callable[..., _T], arguments: Mapping[str, Any], where: str) -> _T:
     """``cls(**arguments)``, with an error that names the entry."""
-    known = {attribute.alias for attribute in attrs.fields(cls)} if attrs.has(cls) else None  # type: ignore[arg-type]
-    unknown = [] if known is None else sorted(set(arguments) - known)
+    made: Any = cls
+    unknown = sorted(set(arguments) - {attribute.alias for attribute in attrs.fields(made)})
     if unknown:
         raise ConfigError(f"{where} has no entry {unknown[0]!r}", field=f"{where}.{unknown[0]}")
     return cls(**arguments)

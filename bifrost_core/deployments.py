@@ -13,9 +13,9 @@ from cachetools import LRUCache
 from .balancing import Balancer
 from .clocks import Clock
 from .errors import ConfigError
+from .health import Health, RouteHealth
 from .keys import Key
 from .providers.base import Provider
-from .health import Health, RouteHealth
 from .types import Route
 
 __all__ = ["Deployment", "Deployments", "PickRequest"]
@@ -131,9 +131,7 @@ class Deployments:
         self._keys: dict[str, dict[str, Key]] = {}
         self._live: LRUCache[tuple[str, str], Deployment] = LRUCache(_MAX_DEPLOYMENTS)
         self._factory = balancer
-        self._arguments = {
-            name: value for name, value in (("clock", clock), ("rng", rng)) if _takes(balancer, name)
-        }
+        self._arguments = {name: value for name, value in (("clock", clock), ("rng", rng)) if _takes(balancer, name)}
         for provider in providers:
             self.add_provider(provider)
 

@@ -9,6 +9,7 @@ providers.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -62,6 +63,10 @@ class Kind(StrEnum):
     RATE_EXCEEDED = "rate_exceeded"
     GUARDRAIL_BLOCKED = "guardrail_blocked"
     PLUGIN_ERROR = "plugin_error"
+
+
+Outcome: TypeAlias = Literal["ok", "rate_limit", "auth", "error", "client"]
+"""What a balancer is told of an attempt's end."""
 
 
 class Scope(StrEnum):
@@ -119,7 +124,7 @@ class Facts:
     processed: str = "no"
     billed: str = "none"
     seconds: float = 0.0
-    balancer: str = "client"
+    balancer: Outcome = "client"
     repeats: int = 16
     resent_once: bool = False
 
@@ -218,7 +223,7 @@ def steps_of(kind: Kind, limit: Scope | None = None) -> tuple[Step, ...]:
     return FACTS[kind].steps
 
 
-def outcome_of(kind: Kind | None, status: int | None = None, retry_after: float | None = None) -> str:
+def outcome_of(kind: Kind | None, status: int | None = None, retry_after: float | None = None) -> Outcome:
     """What the balancer is told: ``ok``, ``rate_limit``, ``auth``, ``error`` or ``client``.
 
     Args:

@@ -67,7 +67,7 @@ class Lifespans:
                 for plugin, manager in self._managers:
                     try:
                         await manager.__aenter__()
-                    except Exception as exc:  # noqa: BLE001 # whatever a plugin raises: the Router does not start
+                    except Exception as exc:  # whatever a plugin raises: the Router does not start
                         self._failure = PluginError(
                             f"plugin {plugin}: bifrost_lifespan failed to start ({type(exc).__name__}); "
                             "the Router does not start",

@@ -30,9 +30,7 @@ def chunks_of(response: Response) -> list[Chunk]:
     for position, choice in enumerate(choices):
         delta: JsonObject = {"role": "assistant", "content": choice.message.get("content", choice.text)}
         if choice.tool_calls:
-            delta["tool_calls"] = [
-                {"index": index, **call.to_openai()} for index, call in enumerate(choice.tool_calls)
-            ]
+            delta["tool_calls"] = [{"index": index, **call.to_openai()} for index, call in enumerate(choice.tool_calls)]
         chunks.append(
             Chunk(
                 text=choice.text,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -316,7 +315,7 @@ class Router:
         if extra is not None:
             if not isinstance(extra, Mapping):
                 raise ConfigError("extra_body is no mapping of names to values", field="extra_body")
-            request = request.with_body(extra_body=dict(extra))
+            request = request.with_body(extra_body={**extra})
         return Call(
             id="call_" + os.urandom(12).hex(),
             operation=request.operation,

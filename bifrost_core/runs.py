@@ -27,6 +27,7 @@ from .errors import (
     BudgetExceededError,
     CallError,
     DeadlineExceededError,
+    ModelNotFoundError,
     NoKeyAvailableError,
     ProviderAuthError,
     ProviderError,
@@ -43,7 +44,7 @@ from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
 from .types import Request, Route, Usage, message_dicts
-from .wire import HttpCall
+from .wire import HttpCall, HttpReply
 
 __all__ = ["Flight", "Machinery", "Run"]
 
@@ -119,7 +120,9 @@ class Run:
         self.first_token_at: float | None = None
         self._asked = call.request.model
         self._last_error: CallError | None = None
-        self._scope = anyio.CancelScope(deadline=call.deadline)
+        # The call's own time only: a scope of the caller's that ends earlier ends the call as a scope does.
+        total = timeout.total_for(stream=call.request.stream)
+        self._scope = anyio.CancelScope(deadline=math.inf if total is None else anyio.current_time() + total)
         self._stopped = False
         self._phase = "total"
         self._started = machinery.clock()
@@ -139,7 +142,7 @@ class Run:
         except anyio.get_cancelled_exc_class():
             cancelled = True
             raise
-        except Exception as exc:  # noqa: BLE001 # carried to the caller, who gets it raised
+        except Exception as exc:  # carried to the caller, who gets it raised
             self.failure = exc
         finally:
             if cancelled or self.failure is not None or self.machinery.hooks.call_finished is not None:
@@ -188,9 +191,8 @@ class Run:
             cached = await hooks.cached_response(call.request, call)
             if cached is not None:
                 cached = attrs.evolve(cached, cached=True, cost=Decimal(0), attempts=(), call_id=call.id)
-                return await self._guarded(cached, live=False)
-        response = await self._attempts()
-        return await self._guarded(response, live=True)
+                return await self._guarded_cached(cached)
+        return await self._guarded(await self._attempts())
 
     def _shaped(self, request: Request) -> Request:
         """The request with its model's full name and its messages as a list of dicts."""
@@ -208,28 +210,30 @@ class Run:
         assert hooks.guard_request is not None  # noqa: S101 # asked before
         before = call.request
         after = await hooks.guard_request(before, call)
-        if after is before or after is None:
+        if after is before:
             return
         call.request = self._shaped(after)
         if call.request.model != before.model and hooks.authorize is not None:
             await hooks.authorize(call.request, call)
 
-    async def _guarded(self, response: Response, *, live: bool) -> Response:
-        """Phase 9; ``live``: not from a cache."""
+    async def _guarded_cached(self, response: Response) -> Response:
+        """Phase 9 of an answer from a cache."""
+        return await self._guarded(response)
+
+    async def _guarded(self, response: Response) -> Response:
+        """Phase 9."""
         guard = self.machinery.hooks.guard_response
         if guard is None:
             return response
         self._phase = "hook:bifrost_guard_response"
-        return await guard(response, self.call) or response
+        return await guard(response, self.call)
 
     # -- the chain of deployments ---------------------------------------------------------------
 
     async def _attempts(self) -> Response:
         """Phases 5 to 7 and the attempts, over the request's model and its fallbacks."""
         machinery, call = self.machinery, self.call
-        plan = Plan(
-            machinery.retry, machinery.budget, machinery.rng, effects=call.options.get("effects") or "none"
-        )
+        plan = Plan(machinery.retry, machinery.budget, machinery.rng, effects=call.options.get("effects") or "none")
         chain = self._chain()
         while True:
             routes = [deployment.routes for deployment in chain]
@@ -337,8 +341,7 @@ class Run:
     def _any_usable(self, deployments: Sequence[Deployment], plan: Plan, *, panic: bool) -> bool:
         health = self.machinery.health
         return any(
-            plan.may_enter(other.name) and health.usable(other.routes, ignore_breakers=panic)
-            for other in deployments
+            plan.may_enter(other.name) and health.usable(other.routes, ignore_breakers=panic) for other in deployments
         )
 
     async def _selected(self, routes: Sequence[Route]) -> Sequence[Route]:
@@ -389,9 +392,7 @@ class Run:
         """The request as the adapter gets it: the model by its name at the provider."""
         return attrs.evolve(self.call.request, model=deployment.model)
 
-    async def _attempt(
-        self, deployment: Deployment, route: Route, *, fresh: bool, more: bool
-    ) -> Response | Failure:
+    async def _attempt(self, deployment: Deployment, route: Route, *, fresh: bool, more: bool) -> Response | Failure:
         """One attempt, from its reservation to its settling. A failure is told, with ``_last_error`` set."""
         machinery, call = self.machinery, self.call
         clock, hooks = machinery.clock, machinery.hooks
@@ -424,7 +425,7 @@ class Run:
             error = exc.error
             flight.sent, flight.received, flight.reused = exc.sent, exc.received, exc.reused
             flight.insecure = exc.insecure
-        except Exception as exc:  # noqa: BLE001 # settled first, then told or raised
+        except Exception as exc:  # settled first, then told or raised
             error = exc
         finally:
             kind = self._settle(flight, response, error)
@@ -472,10 +473,10 @@ class Run:
         self._phase = "first_byte"
         key = deployment.keys[flight.route.key_id]
         sending = self.machinery.sender.send(deployment.provider, key, encoded, limits=limits, fresh=fresh)
+        reply: HttpReply | None = None
         if limit is None or limit >= self._time_left():
             reply = await sending
         else:
-            reply = None
             with anyio.move_on_after(limit):
                 reply = await sending
             if reply is None:
@@ -495,9 +496,7 @@ class Run:
     def _note_quotas(self, flight: Flight, headers: Mapping[str, str]) -> None:
         """Let what the provider says is left steer before a refusal has to."""
         for quota in flight.deployment.provider.quotas(headers):
-            flight.deployment.balancer.quota(
-                flight.token, quota.kind, quota.remaining, quota.limit, quota.reset
-            )
+            flight.deployment.balancer.quota(flight.token, quota.kind, quota.remaining, quota.limit, quota.reset)
 
     def _interruption(self) -> tuple[str, Kind]:
         if self._scope.cancel_called and not self._stopped:
@@ -524,7 +523,7 @@ class Run:
             self._complete(error, flight)
             kind, retry_after = error.kind, error.retry_after
             attempt.outcome = "refused" if isinstance(error, RefusedError) and not flight.sending else "failed"
-            if isinstance(error, ProviderError):
+            if isinstance(error, (ProviderError, ModelNotFoundError)):
                 attempt.status = error.status if error.status is not None else flight.status
         elif error is not None:
             attempt.outcome = "failed"
@@ -563,18 +562,16 @@ class Run:
     def _complete(self, error: CallError, flight: Flight) -> None:
         """Fill in what only the Router knows, and take secrets out of what a provider said."""
         route = flight.route
-        if isinstance(error, ProviderError):
+        if isinstance(error, (ProviderError, ModelNotFoundError)):
             error.provider = error.provider or route.provider
             error.key_id = error.key_id or route.key_id
         secrets = [key.secret for key in flight.deployment.keys.values()]
         secrets.append(self.call.virtual_key)
-        excerpt: str | None = getattr(error, "excerpt", None)
         for secret in secrets:
             if secret is not None:
                 error.message = secret.mask(error.message)
-                excerpt = None if excerpt is None else secret.mask(excerpt)
-        if excerpt is not None and hasattr(error, "excerpt"):
-            error.excerpt = excerpt
+                if isinstance(error, (ProviderError, ModelNotFoundError)) and error.excerpt is not None:
+                    error.excerpt = secret.mask(error.excerpt)
         error.args = (error.message,)
 
     def _is_committed(self) -> bool:

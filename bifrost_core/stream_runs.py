@@ -80,13 +80,15 @@ class StreamRun(Run):
             if self.on_finished is not None:
                 self.on_finished(self)
 
-    async def _guarded(self, response: Response, *, live: bool) -> Response:
+    async def _guarded_cached(self, response: Response) -> Response:
+        hooks = self.machinery.hooks
+        response = await super()._guarded(response)
+        filters = hooks.stream_filter(self.call) if hooks.stream_filter is not None else None
+        return await self._replay(response, filters)
+
+    async def _guarded(self, response: Response) -> Response:
         """Phases 8 and 9, as far as they are not done while chunks arrive."""
         hooks = self.machinery.hooks
-        if not live:
-            response = await super()._guarded(response, live=False)
-            filters = hooks.stream_filter(self.call) if hooks.stream_filter is not None else None
-            return await self._replay(response, filters)
         if self._held is not None and hooks.guard_stream is not None:
             # The filters first, then the whole answer, and only then a word of it to the reader.
             response = await self._end(response)
@@ -122,7 +124,7 @@ class StreamRun(Run):
     def _is_committed(self) -> bool:
         return self.committed
 
-    async def _exchange(self, flight: Flight, encoded: HttpCall, *, fresh: bool, more: bool) -> Response:
+    async def _exchange(self, flight: Flight, encoded: HttpCall, *, fresh: bool, more: bool) -> Response:  # noqa: ARG002 # a stream's limits do not depend on it
         deployment, sender = flight.deployment, self.machinery.sender
         limits = SendLimits(
             connect=self.timeout.connect,

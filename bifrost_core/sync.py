@@ -87,7 +87,7 @@ class _Pipe:
                 if failure is not None:
                     raise failure
                 return None
-        self._portal.start_task_soon(room.set)  # type: ignore[arg-type] # a plain function is run as it is
+        self._portal.start_task_soon(room.set)
         return chunk
 
 
@@ -125,7 +125,7 @@ class SyncResponseStream:
                 pipe.open()
                 async for chunk in stream:
                     await pipe.put(chunk)
-        except Exception as exc:  # noqa: BLE001 # carried to the reading thread, which raises it
+        except Exception as exc:  # carried to the reading thread, which raises it
             failure = exc
         finally:
             pipe.close(failure)
@@ -242,7 +242,7 @@ class SyncRouter:
             return self._portal
 
     def _call(self, function: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: Any) -> _T:
-        future = self.portal().start_task_soon(partial(function, *args, **options))
+        future: Future[_T] = self.portal().start_task_soon(partial(function, *args, **options))
         try:
             return future.result()
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -13,7 +13,7 @@ __all__ = ["Timeout"]
 _DEFAULT_TOTAL: Final = float("60")  # told from a 60 that the user gives by its identity
 
 
-def _seconds(instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
+def _seconds(_: object, attribute: attrs.Attribute[Any], value: float | None) -> None:
     if value is None and attribute.name in {"total", "attempt"}:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:

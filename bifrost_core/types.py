@@ -172,7 +172,7 @@ class Message:
     role: str
     content: str | Sequence[Mapping[str, Any]] | None = None
     name: str | None = attrs.field(default=None, kw_only=True)
-    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple, kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple[ToolCall, ...], kw_only=True)
     tool_call_id: str | None = attrs.field(default=None, kw_only=True)
     prefix: bool = attrs.field(default=False, kw_only=True)
 
@@ -300,6 +300,14 @@ class Request:
         return attrs.evolve(self, body={**self.body, **changes})
 
 
+def _plain_message(choice: Choice) -> JsonObject:
+    """The message of a choice that was made by hand and not read from a provider."""
+    message: JsonObject = {"role": "assistant", "content": choice.text}
+    if choice.tool_calls:
+        message["tool_calls"] = [call.to_openai() for call in choice.tool_calls]
+    return message
+
+
 @attrs.frozen(kw_only=True)
 class Choice:
     """One of the answers to a chat request.
@@ -316,16 +324,9 @@ class Choice:
     index: int = 0
     text: str = ""
     reasoning: str | None = None
-    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple[ToolCall, ...])
     finish_reason: str | None = None
-    message: JsonObject = attrs.field(repr=False)
-
-    @message.default  # pyright: ignore[reportAttributeAccessIssue, reportUntypedFunctionDecorator] # attrs' decorator of a field
-    def _message_default(self) -> JsonObject:
-        message: JsonObject = {"role": "assistant", "content": self.text}
-        if self.tool_calls:
-            message["tool_calls"] = [call.to_openai() for call in self.tool_calls]
-        return message
+    message: JsonObject = attrs.field(default=attrs.Factory(_plain_message, takes_self=True), repr=False)
 
 
 @attrs.frozen(kw_only=True)

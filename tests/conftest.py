@@ -1,4 +1,4 @@
-"""Fixtures for every test."""
+"""What every test may use."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Run each async test on both event loops."""
+    """Async tests run on both event loops."""
     return str(request.param)

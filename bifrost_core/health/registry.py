@@ -47,7 +47,7 @@ class Health:
         self._rng = rng
         self._limit = limit
         self._states: dict[ScopeId, ScopeState] = {}  # in the order of their last failure
-        self._open: dict[ScopeId, ScopeState] = {}  # those of them that are not closed
+        self._open: dict[str, dict[ScopeId, ScopeState]] = {}  # those of them that are not closed, by provider
         self._traffic: dict[tuple[str, str], Traffic] = {}
 
     # asking
@@ -142,8 +142,7 @@ class Health:
         attempts = 0 if traffic is None else traffic.attempts.count(now)
         if traffic is not None and attempts:
             return traffic.faults.count(now) / attempts
-        states = (self._open.get(scope_id(route, scope)) for scope in (Scope.DEPLOYMENT, Scope.PROVIDER))
-        return max((state.rate for state in states if state is not None), default=0.0)
+        return max((state.rate for state in self._around(route)), default=0.0)
 
     def describe(
         self,
@@ -155,8 +154,7 @@ class Health:
         share: float = 0.0,
     ) -> RouteHealth:
         """How ``route`` stands; the figures are the balancer's."""
-        states = [state for name in scope_ids(route) if (state := self._open.get(name)) is not None]
-        worst = max(states, key=lambda state: state.until, default=None)
+        worst = max(self._not_closed(route), key=lambda state: state.until, default=None)
         name: RouteState = "closed"
         if worst is not None:
             name = "half_open" if worst.is_half_open(self._clock()) else "open"
@@ -182,11 +180,7 @@ class Health:
         now = self._clock()
         if not self._open:
             return Ticket(route, now)
-        places = tuple(
-            state
-            for name in scope_ids(route)
-            if (state := self._open.get(name)) is not None and state.probe is None and state.rest(now) == 0.0
-        )
+        places = tuple(state for state in self._not_closed(route) if state.probe is None and state.rest(now) == 0.0)
         ticket = Ticket(route, now, places)
         for state in places:
             state.probe = ticket
@@ -254,7 +248,7 @@ class Health:
         """
         state = self._state(scope_id(route, scope, every_model=every_model))
         state.shut(reason, self._clock(), seconds)
-        self._open[state.id] = state
+        self._sort(state)
 
     def close(self, route: Route, *, scope: Scope | None = None) -> None:
         """Let attempts through again and forget past openings.
@@ -269,43 +263,51 @@ class Health:
             if state is not None and (scope is None or name[0] == scope):
                 state.close(now)
                 state.times = 0
-                self._open.pop(name, None)
+                self._sort(state)
 
     def forget_key(self, provider: str, key_id: str) -> None:
         """Drop what is known about a key: it was removed, or its credential changed."""
         for name in [name for name in self._states if name[1] == provider and _is_of_key(name, key_id)]:
-            del self._states[name]
-            self._open.pop(name, None)
+            self._drop(name)
 
     # inside
 
+    def _not_closed(self, route: Route) -> Sequence[ScopeState]:
+        states = self._open.get(route.provider)
+        if states is None:
+            return ()
+        return [state for name in scope_ids(route) if (state := states.get(name)) is not None]
+
+    def _around(self, route: RouteRef) -> Iterator[ScopeState]:
+        """States of the deployment and the provider that are not closed."""
+        states = self._open.get(route.provider)
+        if states is not None:
+            for scope in (Scope.DEPLOYMENT, Scope.PROVIDER):
+                state = states.get(scope_id(route, scope))
+                if state is not None:
+                    yield state
+
     def _rest(self, route: Route, now: float, ignore_breakers: bool) -> float:
         longest = 0.0
-        for name in scope_ids(route):
-            state = self._open.get(name)
-            if state is not None:
-                longest = max(longest, state.rest(now, ignore_breakers=ignore_breakers))
+        for state in self._not_closed(route):
+            longest = max(longest, state.rest(now, ignore_breakers=ignore_breakers))
         return longest
 
-    def _shut(self, route: Route) -> Iterator[ScopeState]:
+    def _shut(self, route: Route) -> list[ScopeState]:
         now = self._clock()
-        for name in scope_ids(route):
-            state = self._open.get(name)
-            if state is not None and state.rest(now) > 0.0:
-                yield state
+        return [state for state in self._not_closed(route) if state.rest(now) > 0.0]
 
     def _all_closed_by(self, routes: Iterable[Route], reasons: frozenset[Kind]) -> bool:
         found = False
         for route in routes:
             found = True
-            states = list(self._shut(route))
+            states = self._shut(route)
             if not states or any(state.reason not in reasons for state in states):
                 return False
         return found
 
     def _is_broken(self, routes: Sequence[Route], now: float) -> bool:
-        states = (self._open.get(scope_id(routes[0], scope)) for scope in (Scope.DEPLOYMENT, Scope.PROVIDER))
-        return any(state is not None and state.is_broken(now) for state in states)
+        return any(state.is_broken(now) for state in self._around(routes[0]))
 
     def _count(self, route: Route, now: float) -> Traffic:
         name = (route.provider, route.model)
@@ -328,10 +330,10 @@ class Health:
             if state is None:
                 continue
             if state.succeed(now, ticket.started, probing=state in held):
-                self._open.pop(name, None)
+                self._sort(state)
                 self._clear_traffic(name)
             if state.is_blank(now):
-                del self._states[name]
+                self._drop(name)
 
     def _clear_traffic(self, name: ScopeId) -> None:
         """Judge what came back by what it does from now on."""
@@ -414,15 +416,25 @@ class Health:
         return state
 
     def _evict(self) -> None:
-        idle = next((name for name in self._states if name not in self._open), None)
-        if idle is None:
-            idle = next(iter(self._states))
-            del self._open[idle]
-        del self._states[idle]
+        idle = next((name for name, state in self._states.items() if not state.is_open), None)
+        self._drop(next(iter(self._states)) if idle is None else idle)
+
+    def _drop(self, name: ScopeId) -> None:
+        state = self._states.pop(name)
+        if state.is_open:
+            self._unlist(state)
+
+    def _unlist(self, state: ScopeState) -> None:
+        states = self._open.get(state.id[1])
+        if states is not None and states.pop(state.id, None) is not None and not states:
+            del self._open[state.id[1]]
 
     def _sort(self, state: ScopeState) -> None:
+        """Keep ``_open`` right after a change."""
         if state.is_open:
-            self._open[state.id] = state
+            self._open.setdefault(state.id[1], {})[state.id] = state
+        else:
+            self._unlist(state)
 
 
 def _is_of_key(name: ScopeId, key_id: str) -> bool:

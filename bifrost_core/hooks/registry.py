@@ -6,7 +6,6 @@ import dis
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -84,8 +83,7 @@ def register(plugins: Iterable[object]) -> tuple[dict[str, object], dict[str, li
         _check_identity(plugin, name, named)
         options[name] = _check_plugin(manager, plugin, name)
         named[name] = plugin
-        _by_pluggy(partial(manager.register, plugin, name), name)
-    _by_pluggy(manager.check_pending, "")
+        _register(manager, plugin, name)
     places = {name: place for place, name in enumerate(named)}
     return named, {
         hook.name: ordered
@@ -94,10 +92,11 @@ def register(plugins: Iterable[object]) -> tuple[dict[str, object], dict[str, li
     }
 
 
-def _by_pluggy(work: Callable[[], object], name: str) -> None:
+def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
     """Have pluggy check it too; what it refuses is said in the library's own error."""
     try:
-        work()
+        manager.register(plugin, name)
+        manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as exc:
         raise PluginError(f"plugin {name}: {exc}", plugin=name) from exc
 
@@ -164,15 +163,12 @@ def _check_identity(plugin: object, name: str, named: Mapping[str, object]) -> N
     for other_name, other in named.items():
         if other is plugin:
             raise refuse(f"it is registered already, as {other_name}; pass it once")
-        if _equal(other, plugin):
+        try:
+            is_equal = bool(other == plugin)
+        except Exception as exc:
+            raise refuse(f"comparing it fails with {type(exc).__name__}; make the class eq=False") from exc
+        if is_equal:
             raise refuse(f"it compares equal to {other_name}; make the class eq=False, or pass one of them")
-
-
-def _equal(one: object, other: object) -> bool:
-    try:
-        return bool(one == other)
-    except Exception:  # a comparison that fails says only that they are not equal
-        return False
 
 
 # Hooks.

@@ -15,11 +15,17 @@ from typing import NoReturn
 
 import attrs
 
-from bifrost_core.calls import Call, Principal
-from bifrost_core.errors import ConfigError, RefusedError, VirtualKeyError
-from bifrost_core.hookspecs import hookimpl
-from bifrost_core.keys import Secret
-from bifrost_core.types import Operation, Request
+from bifrost_core import (
+    Call,
+    ConfigError,
+    Operation,
+    Principal,
+    RefusedError,
+    Request,
+    Secret,
+    VirtualKeyError,
+    hookimpl,
+)
 
 __all__ = ["AllowListPlugin", "Grant"]
 
@@ -37,10 +43,10 @@ def _names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 def _operations(value: str | Iterable[str]) -> tuple[str, ...]:
     names = _names(value)
-    unknown = [name for name in names if name != "*" and name not in Operation]
+    known = [*map(str, Operation), "*"]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        known = ", ".join(Operation)
-        raise ConfigError(f"{unknown[0]!r} is no operation; known are {known} and '*'", field="operations")
+        raise ConfigError(f"{unknown[0]!r} is no operation; known are {', '.join(known)}", field="operations")
     return names
 
 
@@ -56,7 +62,7 @@ class Grant:
     Attributes:
         principal: The caller; a string is its id.
         keys: Virtual keys that prove it, 22 characters at least. Without one, the grant is for a
-            principal of that id whom another plugin has authenticated.
+            principal of that id whom another plugin has authenticated (and only then).
         models: ``"provider/model"`` with ``*`` as wildcard; a name without ``/`` is the model's alone,
             at any provider. Empty: none at all.
         exclude_models: The same for what is refused; wins over ``models``.
@@ -74,9 +80,8 @@ class Grant:
     operations: tuple[str, ...] = attrs.field(default=("*",), converter=_operations, kw_only=True)
     exclude_operations: tuple[str, ...] = attrs.field(default=(), converter=_operations, kw_only=True)
 
-    @keys.validator  # pyright: ignore # attrs' decorator of a field
-    def _check_keys(self, _attribute: object, keys: tuple[Secret, ...]) -> None:
-        if any(len(key.reveal()) < _MIN_KEY for key in keys):
+    def __attrs_post_init__(self) -> None:
+        if any(len(key.reveal()) < _MIN_KEY for key in self.keys):
             raise ConfigError(f"a key of {self.principal.id!r} has less than {_MIN_KEY} characters", field="keys")
 
     def allows(self, operation: str, model: str) -> bool:
@@ -113,12 +118,14 @@ class AllowListPlugin:
         self._by_digest: dict[bytes, tuple[bytes, Grant]] = {}
         self._by_principal: dict[str, list[Grant]] = {}
         for grant in grants:
+            kept = attrs.evolve(grant, keys=())
             for key in grant.keys:
                 digest = self._digest(key)
                 if digest in self._by_digest:
                     raise ConfigError(f"a key of {grant.principal.id!r} is granted twice", field="keys")
-                self._by_digest[digest] = digest, attrs.evolve(grant, keys=())
-            self._by_principal.setdefault(grant.principal.id, []).append(attrs.evolve(grant, keys=()))
+                self._by_digest[digest] = digest, kept
+            if not grant.keys:
+                self._by_principal.setdefault(grant.principal.id, []).append(kept)
         self._nobody: tuple[bytes, Grant | None] = self._digest(Secret(secrets.token_urlsafe(32))), None
 
     def _digest(self, key: Secret) -> bytes:

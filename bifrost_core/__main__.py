@@ -1,0 +1,10 @@
+"""``python -m bifrost_core``: the command line ``bifrost``."""
+
+from __future__ import annotations
+
+import sys
+
+from bifrost_core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

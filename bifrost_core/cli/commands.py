@@ -1,0 +1,249 @@
+"""The commands: arguments in, one clear line out when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from io import TextIOWrapper
+from typing import Any, Final, TypeVar
+
+import anyio
+import attrs
+import click
+
+from bifrost_core.config import options_from_env
+from bifrost_core.errors import BifrostError, CallError, ConfigError
+from bifrost_core.providers.mistral import Mistral
+from bifrost_core.router import Router
+
+from . import demo as demonstration
+from . import display
+from .scoreboard import Scoreboard
+
+__all__ = ["bifrost", "run"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_MODEL: Final = "mistral/mistral-small-latest"
+_BASE_URL: Final = "https://api.mistral.ai"
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+_CONTROLS: Final = {code: None for code in (*range(32), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+
+
+@attrs.define(eq=False)
+class _Settings:
+    """What holds for every command."""
+
+    debug: bool = False
+
+
+def _note_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.ensure_object(_Settings).debug |= value
+
+
+def _debug(function: _F) -> _F:
+    """The option ``--debug``, before and after the command's name."""
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, callback=_note_debug, help="Show the traceback of an error."
+    )(function)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and say in one line what went wrong; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a letter shows a question mark
+    settings = _Settings()
+    try:
+        status = bifrost.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="bifrost",
+            standalone_mode=False,
+            obj=settings,
+        )
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("\nbifrost: interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its last flush
+        return 1
+    except Exception as exc:
+        if settings.debug:
+            raise
+        sys.stderr.write(f"bifrost: {_sentence(exc)}\n")
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _sentence(error: BaseException) -> str:
+    """An error in one line."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, BifrostError):
+        text = " ".join(error.message.split())
+        attempts = f" (after {len(error.attempts)} attempts)" if _tried_again(error) else ""
+        return f"{text}{attempts}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+
+
+def _tried_again(error: BifrostError) -> bool:
+    return isinstance(error, CallError) and len(error.attempts) > 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bifrost-core", prog_name="bifrost")
+@_debug
+def bifrost() -> None:
+    """Route LLM calls over several keys."""
+
+
+_model = click.option("--model", default=_MODEL, show_default=True, help="Provider and model.")
+_base_url = click.option(
+    "--base-url",
+    envvar="MISTRAL_BASE_URL",
+    default=_BASE_URL,
+    show_default=True,
+    show_envvar=True,
+    help="Mistral's API.",
+)
+
+
+@bifrost.command()
+@click.argument("prompt")
+@_model
+@click.option("--system", help="What the model is told first.")
+@_base_url
+@click.option("--verbose", "-v", is_flag=True, help="Say at the end which key answered, how fast and for how much.")
+@_debug
+def chat(prompt: str, model: str, system: str | None, base_url: str, *, verbose: bool) -> None:
+    """Answer PROMPT while it is being written; "-" reads it from standard input.
+
+    The keys are those in MISTRAL_API_KEY, MISTRAL_API_KEY_2 and so on.
+    """
+    if prompt == "-":
+        prompt = click.get_text_stream("stdin").read()
+    if not prompt.strip():
+        raise click.UsageError("the prompt is empty")
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    anyio.run(_chat, _from_environment(base_url), model, messages, verbose)
+
+
+async def _chat(provider: Mistral, model: str, messages: list[dict[str, str]], verbose: bool) -> None:
+    write = _writer()
+    async with Router([provider]) as router, router.stream(model, messages) as stream:
+        try:
+            async for text in stream.text():
+                write(text)
+        finally:
+            write("\n")
+        if verbose:
+            response = stream.response
+            usage, cost = response.usage, "unknown" if response.cost is None else f"{response.cost:f} USD"
+            sys.stderr.write(
+                f"{response.route.provider}/{response.route.model} on {response.route.key_id}: "
+                f"{response.time_to_first_token or 0:.2f} s to the first token, {response.latency:.2f} s in all; "
+                f"{usage.input_tokens} + {usage.output_tokens} tokens, cost {cost}\n"
+            )
+
+
+def _writer() -> Callable[[str], None]:
+    """Writes to standard output at once; to a terminal without what could steer it."""
+    is_terminal = sys.stdout.isatty()
+
+    def write(text: str) -> None:
+        sys.stdout.write(text.translate(_CONTROLS) if is_terminal else text)
+        sys.stdout.flush()
+
+    return write
+
+
+@bifrost.command()
+@click.option("--live", is_flag=True, help="On the real API, with the keys in MISTRAL_API_KEY, MISTRAL_API_KEY_2 …")
+@click.option("--plain", is_flag=True, help="Lines instead of a table; so it is anyway when the output is no terminal.")
+@click.option("--calls", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many chats.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=16, show_default=True, help="How many at once.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Of everything random.")
+@_model
+@_base_url
+@_debug
+def demo(*, live: bool, plain: bool, calls: int, concurrency: int, seed: int, model: str, base_url: str) -> int:
+    """Route a few hundred chats over several keys, half of them streamed, and show how.
+
+    Without --live nothing leaves this machine and no key is needed: a server on loopback speaks Mistral's
+    API with four keys: one fast, one slow, one with a small quota, and one that breaks and comes back.
+    """
+    play = _Demo(model, calls, concurrency, seed, plain=plain or not sys.stdout.isatty())
+    try:
+        anyio.run(play.live if live else play.simulated, *([_from_environment(base_url)] if live else []))
+    except KeyboardInterrupt:
+        play.finish()
+        raise
+    return play.finish()
+
+
+@attrs.define(eq=False)
+class _Demo:
+    """One run of the demo."""
+
+    model: str
+    calls: int
+    callers: int
+    seed: int
+    plain: bool = attrs.field(kw_only=True)
+    board: Scoreboard = attrs.field(factory=lambda: Scoreboard(()), init=False)
+
+    async def live(self, provider: Mistral) -> None:
+        """On the real API."""
+        bound = demonstration.dearest(self.model, self.calls)
+        cost = "at a price unknown to this version" if bound is None else f"for at most {bound} USD, retries aside"
+        click.echo(f"{self.calls} chats on {provider.name} over {len(provider.keys)} keys, {cost}")
+        await self._play(provider)
+
+    async def simulated(self) -> None:
+        """On a server of its own."""
+        async with demonstration.simulation(self.seed) as server:
+            click.echo(
+                f"{self.calls} chats on a simulated Mistral at {server.base_url}, {self.callers} at once. "
+                "With keys in the environment, --live asks the real one."
+            )
+            await self._play(demonstration.simulated(server), events=demonstration.script(server, self.calls))
+
+    async def _play(self, provider: Mistral, events: Sequence[tuple[int, Callable[[], None]]] = ()) -> None:
+        self.board = Scoreboard(key.id for key in provider.keys)
+        with display.show_lines(self.calls) if self.plain else display.show_table(self.calls) as show:
+            await demonstration.play(
+                provider,
+                self.board,
+                model=self.model,
+                calls=self.calls,
+                callers=min(self.callers, self.calls),
+                seed=self.seed,
+                show=show,
+                every=1.0 if self.plain else 0.25,
+                events=events,
+            )
+
+    def finish(self) -> int:
+        """Print the totals; returns 1 when a call failed."""
+        self.board.stop()
+        if self.board.calls:
+            display.totals(self.board, plain=self.plain)
+        return int(self.board.outcomes["ok"] < self.board.calls)
+
+
+def _from_environment(base_url: str) -> Mistral:
+    """Mistral with every key in the environment."""
+    try:
+        providers = options_from_env(os.environ)["providers"]
+    except ConfigError:
+        providers = []
+    for provider in providers:
+        if isinstance(provider, Mistral):
+            return Mistral(provider.keys, base_url=base_url)
+    raise ConfigError("no key in the environment; run: export MISTRAL_API_KEY=…", field="MISTRAL_API_KEY")

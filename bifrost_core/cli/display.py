@@ -1,0 +1,187 @@
+"""How the demo looks: a live table, lines for logs and pipes, totals, and what happened in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .scoreboard import KeyScore, Scoreboard, percentile
+
+__all__ = ["show_lines", "show_table", "story", "totals"]
+
+_PLAIN_WIDTH: Final = 132
+
+
+def totals(board: Scoreboard, *, plain: bool) -> None:
+    """Print what it all came to."""
+    console = _console(plain=plain)
+    console.print(_table(board, plain=plain, final=True))
+    for line in (*_sums(board), story(board)):
+        console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def show_table(calls: int) -> Iterator[Callable[[Scoreboard], None]]:
+    """A table that stays in its place while the numbers in it change; gone at the end."""
+    with Live(console=_console(plain=False), auto_refresh=False, transient=True) as live:
+
+        def show(board: Scoreboard) -> None:
+            live.update(_table(board, plain=False, final=False, title=_progress(board, calls)), refresh=True)
+
+        yield show
+
+
+@contextmanager
+def show_lines(calls: int) -> Iterator[Callable[[Scoreboard], None]]:
+    """One line each time, without control characters."""
+
+    def show(board: Scoreboard) -> None:
+        keys = "; ".join(_brief(score, board) for score in board.keys.values())
+        sys.stdout.write(f"{_progress(board, calls)}; {keys}\n")
+        sys.stdout.flush()
+
+    yield show
+
+
+def _console(*, plain: bool) -> Console:
+    if not plain:
+        return Console(highlight=False, markup=False, emoji=False)
+    return Console(
+        file=sys.stdout,
+        width=_PLAIN_WIDTH,
+        force_terminal=False,
+        color_system=None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+
+
+def _progress(board: Scoreboard, calls: int) -> str:
+    failed = board.calls - board.outcomes["ok"]
+    return f"{board.elapsed:5.1f} s  {board.calls:>{len(str(calls))}} of {calls} calls, {failed} failed"
+
+
+def _brief(score: KeyScore, board: Scoreboard) -> str:
+    recent = sum(each.recent(board.elapsed) for each in board.keys.values())
+    text = f"{score.key_id} {_part(score.recent(board.elapsed), recent)}"
+    if score.rest is not None:
+        text += f" rests {score.rest.seconds:.1f} s ({score.rest.reason})"
+    return text
+
+
+# The table.
+
+
+def _table(board: Scoreboard, *, plain: bool, final: bool, title: str | None = None) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.ASCII if plain else box.SIMPLE_HEAD,
+        header_style="" if plain else "bold",
+    )
+    table.add_column("key", no_wrap=True)
+    for name in ("share", "answers") if final else ("share", "last 5 s", "in flight", "answers"):
+        table.add_column(name, justify="right")
+    for name in ("p50 s", "p95 s", "first token s"):
+        table.add_column(name, justify="right")
+    table.add_column("errors")
+    table.add_column("rests", min_width=14 if final else 24)
+    recent = sum(score.recent(board.elapsed) for score in board.keys.values())
+    for score in board.keys.values():
+        share = _part(score.answers, board.answers)
+        counts = [share, str(score.answers)]
+        if not final:
+            counts = [share, _part(score.recent(board.elapsed), recent), str(score.in_flight), str(score.answers)]
+        rests = _counted(score.rests) if final else _resting(score)
+        table.add_row(
+            Text(score.key_id),
+            *counts,
+            _seconds(percentile(score.latencies, 0.5)),
+            _seconds(percentile(score.latencies, 0.95)),
+            _seconds(percentile(score.first_tokens, 0.5)),
+            _counted(score.errors) or "-",
+            rests or "-",
+            style="dim" if score.rest is not None and not final and not plain else None,
+        )
+    return table
+
+
+def _resting(score: KeyScore) -> str:
+    return "" if score.rest is None else f"{score.rest.seconds:.1f} s: {score.rest.reason}"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+def _part(number: int, whole: int) -> str:
+    return f"{number / whole:.0%}" if whole else "-"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+# Words.
+
+
+def _sums(board: Scoreboard) -> Iterator[str]:
+    calls, answered, elapsed = board.calls, board.outcomes["ok"], board.elapsed
+    attempts = board.answers + board.errors.total()
+    yield (
+        f"{calls} calls in {elapsed:.1f} s ({calls / max(elapsed, 1e-9):.1f} per second): "
+        f"{answered} answered, {calls - answered} not{_among(board.failures)}; "
+        f"{attempts} attempts, of which failed {board.errors.total()}{_among(board.errors)}."
+    )
+    unknown = f"; of {board.unpriced} calls unknown" if board.unpriced else ""
+    yield (
+        f"{board.usage.input_tokens} input and {board.usage.output_tokens} output tokens; "
+        f"cost {board.cost:f} USD{unknown}."
+    )
+
+
+def _among(counts: Mapping[str, int]) -> str:
+    return f" ({_counted(counts)})" if counts else ""
+
+
+def story(board: Scoreboard) -> str:
+    """What happened, in one sentence."""
+    scores = list(board.keys.values())
+    busiest = max(scores, key=lambda score: score.answers, default=None)
+    if busiest is None or not busiest.answers:
+        return "No key gave an answer."
+    parts = [f"{busiest.key_id} took most of the traffic, {_part(busiest.answers, board.answers)}"]
+    idlest = min(scores, key=lambda score: score.answers)
+    if idlest is not busiest and not idlest.worst:
+        parts.append(f"{idlest.key_id} got {_part(idlest.answers, board.answers)}")
+    parts.extend(_outages(scores))
+    for score in scores:
+        refused = score.errors["rate_limited"]
+        if refused or score.rests["rate_limited"]:
+            parts.append(f"{score.key_id} ran into its rate limit and was left alone meanwhile ({refused} refusals)")
+    failed = board.calls - board.outcomes["ok"]
+    told = "no caller saw an error" if not failed else f"{failed} callers saw an error"
+    return f"{'; '.join(parts)}; {told}."
+
+
+def _outages(scores: Iterable[KeyScore]) -> Iterator[str]:
+    for score in scores:
+        outage = score.worst
+        if outage is None:
+            continue
+        back = "had not come back at the end" if outage.ended is None else f"was back at {outage.ended:.1f} s"
+        yield (
+            f"{score.key_id} broke at {outage.began:.1f} s ({outage.kind}), "
+            f"was tried {outage.failures} times and {back}"
+        )
