@@ -101,6 +101,19 @@ class Secret:
         raise TypeError("a Secret is not pickled: send a reference such as env:NAME to the other process")
 
 
+def presented(value: str | Secret | None) -> Secret | None:
+    """What a caller presents as a credential; a text that can be none becomes one that nobody has.
+
+    The first thing done with it, so that no frame of a traceback holds the text.
+    """
+    if value is None or isinstance(value, Secret):
+        return value
+    try:
+        return Secret(value, "virtual key")
+    except ConfigError:
+        return Secret(os.urandom(32).hex(), "virtual key")
+
+
 def read_reference(reference: str) -> tuple[str, str] | None:
     """Split ``env:NAME`` and its like into scheme and rest; None for a plain credential."""
     found = _REFERENCE.fullmatch(reference)

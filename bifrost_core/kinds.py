@@ -115,6 +115,7 @@ class Facts:
         repeats: How often ``SAME`` may be taken for this kind in one call on one deployment.
         resent_once: The answer was made and charged but is of no use: a call sends its request again at most
             once for all kinds that say so, wherever to.
+        passes: It passes by itself, though it is no fault of the provider's.
     """
 
     cooling: Cooling
@@ -127,11 +128,12 @@ class Facts:
     balancer: Outcome = "client"
     repeats: int = 16
     resent_once: bool = False
+    passes: bool = False
 
     @property
     def retryable(self) -> bool:
-        """Whether a new call may succeed where this one failed."""
-        return bool(self.steps) or self.processed == "unknown"
+        """Whether the same call may succeed later without anybody changing anything."""
+        return self.passes or self.cooling in (Cooling.BREAKER, Cooling.THROTTLE)
 
 
 _NOTHING = Cooling.NOTHING
@@ -152,7 +154,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.CONTEXT_TOO_LONG: Facts(_NOTHING, None, _ON, None),
     Kind.REQUEST_TOO_LARGE: Facts(_NOTHING, None, (), 413),
     Kind.CONTENT_FILTERED: Facts(_NOTHING, None, (), None),
-    Kind.CONFLICT: Facts(_NOTHING, None, (Step.SAME,), None, repeats=1),
+    Kind.CONFLICT: Facts(_NOTHING, None, (Step.SAME,), None, repeats=1, passes=True),
     Kind.AUTH: Facts(Cooling.REJECTED, Scope.KEY, _KEY_ON, 502, seconds=300.0, balancer="auth"),
     Kind.NO_CREDENTIALS: Facts(_NOTHING, None, (), 502),
     Kind.PAYMENT: Facts(Cooling.FIXED, Scope.QUOTA_GROUP, _GROUP_ON, 502, seconds=3600.0, balancer="auth"),
@@ -160,7 +162,7 @@ FACTS: dict[Kind, Facts] = {
     Kind.MODEL_NOT_FOUND: Facts(Cooling.FIXED, Scope.DEPLOYMENT, _ON, 404, seconds=300.0),
     Kind.RATE_LIMITED: Facts(Cooling.THROTTLE, Scope.QUOTA_GROUP, _GROUP_ON, 429, balancer="rate_limit"),
     Kind.QUOTA_EXHAUSTED: Facts(
-        Cooling.FIXED, Scope.QUOTA_GROUP, _GROUP_ON, 429, seconds=3600.0, balancer="rate_limit"
+        Cooling.FIXED, Scope.QUOTA_GROUP, _GROUP_ON, 429, seconds=3600.0, balancer="rate_limit", passes=True
     ),
     Kind.MODEL_OVERLOADED: Facts(Cooling.THROTTLE, Scope.DEPLOYMENT, _ON, 503),
     Kind.SERVER_ERROR: _breaker(Scope.PROVIDER, _SAME_ON, 502),
@@ -179,14 +181,14 @@ FACTS: dict[Kind, Facts] = {
     Kind.STREAM_ERROR: _breaker(Scope.DEPLOYMENT, _SAME_ON, 502, processed="yes", billed="partial"),
     Kind.STREAM_MALFORMED: _breaker(Scope.DEPLOYMENT, _SAME_ON, 502, processed="yes", billed="partial"),
     Kind.STREAM_STALLED: _breaker(Scope.DEPLOYMENT, (), 502, processed="yes", billed="partial"),
-    Kind.DEADLINE_EXCEEDED: Facts(_NOTHING, None, (), 504, processed="unknown", billed="unknown"),
-    Kind.CANCELLED: Facts(_NOTHING, None, (), 499, processed="unknown", billed="unknown"),
-    Kind.NO_ROUTE: Facts(_NOTHING, None, (), 503),
+    Kind.DEADLINE_EXCEEDED: Facts(_NOTHING, None, (), 504, processed="unknown", billed="unknown", passes=True),
+    Kind.CANCELLED: Facts(_NOTHING, None, (), 499, processed="unknown", billed="unknown", passes=True),
+    Kind.NO_ROUTE: Facts(_NOTHING, None, (), 503, passes=True),
     Kind.UNAUTHENTICATED: Facts(_NOTHING, None, (), 401),
     Kind.REFUSED: Facts(_NOTHING, None, (), 403),
     Kind.BUDGET_EXCEEDED: Facts(_NOTHING, None, (), 402),
-    Kind.BUDGET_UNAVAILABLE: Facts(_NOTHING, None, (), 503),
-    Kind.RATE_EXCEEDED: Facts(_NOTHING, None, (), 429),
+    Kind.BUDGET_UNAVAILABLE: Facts(_NOTHING, None, (), 503, passes=True),
+    Kind.RATE_EXCEEDED: Facts(_NOTHING, None, (), 429, passes=True),
     Kind.GUARDRAIL_BLOCKED: Facts(_NOTHING, None, (), 446),
     Kind.PLUGIN_ERROR: Facts(_NOTHING, None, (), 503),
 }

@@ -318,7 +318,7 @@ class Plan:
         return True
 
     def wait(self, opens_in: float | None, time_left: float = math.inf) -> float | None:
-        """How long to wait when everything that the call may still use rests.
+        """How long to wait when everything that the call may still use rests; ask only then.
 
         Args:
             opens_in: Seconds until the first route opens, of the deployments that the call ``may_enter``; None when

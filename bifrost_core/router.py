@@ -21,7 +21,7 @@ from .engines.base import HttpEngine
 from .errors import ConfigError
 from .health import Health, RouteHealth
 from .hooks import compile_hooks
-from .keys import Key, Secret
+from .keys import Key, Secret, presented
 from .lifespans import Lifespans
 from .prices import PriceBook
 from .providers.base import Provider
@@ -180,6 +180,7 @@ class Router:
         Raises:
             CallError: Any way in which the call can fail; see ``errors.py``.
         """
+        virtual_key = presented(virtual_key)
         request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=False)
         response = await self.send(
             request, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata, **options
@@ -202,6 +203,7 @@ class Router:
 
         Arguments as for ``chat``. Fails over until the first content has been handed out.
         """
+        virtual_key = presented(virtual_key)
         request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=True)
         return ChatStream(
             self._opener(
@@ -230,6 +232,7 @@ class Router:
             CallError: Any way in which the call can fail; see ``errors.py``.
             ConfigError: The request is a stream (use ``send_stream``), or an option is unknown.
         """
+        virtual_key = presented(virtual_key)
         if request.stream:
             raise ConfigError("the request is a stream; use send_stream", field="stream")
         await self._begin()
@@ -255,6 +258,7 @@ class Router:
         **options: Any,
     ) -> ResponseStream:
         """Send a request of any operation that streams; what ``stream`` and its like call."""
+        virtual_key = presented(virtual_key)
         if not request.stream:
             raise ConfigError("the request is no stream; use send", field="stream")
         return ResponseStream(
@@ -272,7 +276,7 @@ class Router:
         self,
         request: Request,
         *,
-        virtual_key: str | Secret | None,
+        virtual_key: Secret | None,
         fallbacks: Sequence[str] | None,
         timeout: Timeout | float | None,
         metadata: Mapping[str, Any] | None,
@@ -299,7 +303,7 @@ class Router:
         self,
         request: Request,
         timeout: Timeout,
-        virtual_key: str | Secret | None,
+        virtual_key: Secret | None,
         fallbacks: Sequence[str] | None,
         metadata: Mapping[str, Any] | None,
         options: Mapping[str, Any],
@@ -320,7 +324,7 @@ class Router:
             id="call_" + os.urandom(12).hex(),
             operation=request.operation,
             request=request,
-            virtual_key=_presented(virtual_key),
+            virtual_key=virtual_key,
             deadline=deadline,
             fallbacks=() if fallbacks is None else tuple(fallbacks),
             metadata={} if metadata is None else metadata,
@@ -466,13 +470,3 @@ def _check_options(options: Mapping[str, Any]) -> None:
                 raise ConfigError(f"{name}=True is not available in this version", field=name)
         elif name not in _OPTIONS:
             raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(_OPTIONS))}", field=name)
-
-
-def _presented(value: str | Secret | None) -> Secret | None:
-    """What the caller presented; a value that no key can have becomes one that no key is."""
-    if value is None or isinstance(value, Secret):
-        return value
-    try:
-        return Secret(value, "virtual key")
-    except ConfigError:
-        return Secret(os.urandom(32).hex(), "virtual key")

@@ -69,10 +69,12 @@ class ResponseStream:
             await source.opened.wait()
         except BaseException:
             # A cancellation: the group ends its task and waits for it, then it goes on its way.
+            source.stop()
             if not await group.__aexit__(*sys.exc_info()):
                 raise
         if source.failure is not None and not source.committed:
             await group.__aexit__(None, None, None)
+            source.stop()
             raise source.failure
         self._source, self._group = source, group
         return self

@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .errors import ConfigError
 from .health import RouteHealth
-from .keys import Key, Secret
+from .keys import Key, Secret, presented
 from .responses import ChatResponse, Response
 from .router import Router
 from .streams import ResponseStream
@@ -261,6 +261,7 @@ class SyncRouter:
         **params: Any,
     ) -> ChatResponse:
         """As ``Router.chat``."""
+        virtual_key = presented(virtual_key)
         return self._call(
             self._router.chat,
             model,
@@ -284,6 +285,7 @@ class SyncRouter:
         **params: Any,
     ) -> SyncChatStream:
         """As ``Router.stream``: ``with router.stream(…) as stream: for chunk in stream``."""
+        virtual_key = presented(virtual_key)
         return SyncChatStream(
             self,
             partial(

@@ -118,3 +118,12 @@ def test_a_limits_owner_means_nothing_for_other_kinds() -> None:
 )
 def test_the_balancer_is_told(kind: Kind | None, status: int, retry_after: float | None, outcome: str) -> None:
     assert outcome_of(kind, status, retry_after) == outcome
+
+
+def test_a_new_call_may_succeed_after_faults_but_not_after_mistakes_refusals_and_wrong_settings() -> None:
+    hopeless = {kind for kind, facts in FACTS.items() if not facts.retryable}
+    assert hopeless == {
+        *(Kind.INVALID_REQUEST, Kind.CONTEXT_TOO_LONG, Kind.REQUEST_TOO_LARGE, Kind.CONTENT_FILTERED, Kind.BAD_USAGE),
+        *(Kind.AUTH, Kind.NO_CREDENTIALS, Kind.PAYMENT, Kind.PERMISSION, Kind.MODEL_NOT_FOUND, Kind.REDIRECT),
+        *(Kind.UNAUTHENTICATED, Kind.REFUSED, Kind.BUDGET_EXCEEDED, Kind.GUARDRAIL_BLOCKED, Kind.PLUGIN_ERROR),
+    }

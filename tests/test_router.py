@@ -533,9 +533,9 @@ async def test_references_are_resolved_by_a_plugin_before_the_first_call(server:
         async def bifrost_resolve_secret(self, reference: str) -> str | None:
             return {"vault:mistral": A}.get(reference)
 
-    mistral = Mistral([Key("vault:mistral")], base_url=server.base_url)
+    mistral = Mistral([Key("vault:mistral", id="v")], base_url=server.base_url)
     async with Router([mistral], plugins=[Vault()]) as router:
-        assert (await router.chat(MODEL, "hi", max_tokens=2)).route.key_id == "vault:mistral"
+        assert (await router.chat(MODEL, "hi", max_tokens=2)).route.key_id == "v"
     lonely = Router([mistral])
     with pytest.raises(ConfigError, match="vault"):
         await lonely.chat(MODEL, "hi")
@@ -622,11 +622,12 @@ async def test_no_secret_is_in_any_error_or_its_traceback(server: SimulatedMistr
         async with router_for(server, retry=RetryPolicy(max_attempts=1, max_wait=0)) as router:
             with pytest.raises(CallError) as caught:
                 await router.chat(MODEL, "hi", virtual_key=C)
-        text = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-        shown = repr(vars(caught.value)) + str(caught.value) + text
+        report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        ours = [frame for frame in report.stack if "bifrost_core" in frame.filename]
+        assert ours
+        shown = repr(vars(caught.value)) + str(caught.value) + "".join(str(frame.locals) for frame in ours)
         assert A not in shown
         assert C not in shown
-    assert "****" in shown or "Secret(" in shown or True
 
 
 def test_describe_names_providers_keys_and_hooks_and_no_secret(server: SimulatedMistral) -> None:

@@ -63,10 +63,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
             obj=settings,
         )
     except click.ClickException as exc:
-        exc.show()
+        command = getattr(getattr(exc, "ctx", None), "command_path", "bifrost")
+        sys.stderr.write(f"{command}: {' '.join(exc.format_message().split())} ({command} --help shows how)\n")
         return exc.exit_code
     except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("\nbifrost: interrupted\n")
+        sys.stderr.write("bifrost: interrupted\n")
         return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its last flush
@@ -94,11 +95,14 @@ def _tried_again(error: BifrostError) -> bool:
     return isinstance(error, CallError) and len(error.attempts) > 1
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="bifrost-core", prog_name="bifrost")
 @_debug
-def bifrost() -> None:
+@click.pass_context
+def bifrost(context: click.Context) -> None:
     """Route LLM calls over several keys."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 _model = click.option("--model", default=_MODEL, show_default=True, help="Provider and model.")
@@ -176,7 +180,8 @@ def demo(*, live: bool, plain: bool, calls: int, concurrency: int, seed: int, mo
     """Route a few hundred chats over several keys, half of them streamed, and show how.
 
     Without --live nothing leaves this machine and no key is needed: a server on loopback speaks Mistral's
-    API with four keys: one fast, one slow, one with a small quota, and one that breaks and comes back.
+    API with four keys: one fast, one slow, one whose small quota another service uses too, and one that
+    breaks for a while.
     """
     play = _Demo(model, calls, concurrency, seed, plain=plain or not sys.stdout.isatty())
     try:
@@ -212,7 +217,10 @@ class _Demo:
                 f"{self.calls} chats on a simulated Mistral at {server.base_url}, {self.callers} at once. "
                 "With keys in the environment, --live asks the real one."
             )
-            await self._play(demonstration.simulated(server), events=demonstration.script(server, self.calls))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(demonstration.neighbour, server, self.model)
+                await self._play(demonstration.simulated(server), events=demonstration.script(server, self.calls))
+                tasks.cancel_scope.cancel()
 
     async def _play(self, provider: Mistral, events: Sequence[tuple[int, Callable[[], None]]] = ()) -> None:
         self.board = Scoreboard(key.id for key in provider.keys)
@@ -234,7 +242,7 @@ class _Demo:
         self.board.stop()
         if self.board.calls:
             display.totals(self.board, plain=self.plain)
-        return int(self.board.outcomes["ok"] < self.board.calls)
+        return int(self.board.failed > 0)
 
 
 def _from_environment(base_url: str) -> Mistral:
@@ -246,4 +254,4 @@ def _from_environment(base_url: str) -> Mistral:
     for provider in providers:
         if isinstance(provider, Mistral):
             return Mistral(provider.keys, base_url=base_url)
-    raise ConfigError("no key in the environment; run: export MISTRAL_API_KEY=…", field="MISTRAL_API_KEY")
+    raise ConfigError("no key in the environment; set MISTRAL_API_KEY", field="MISTRAL_API_KEY")

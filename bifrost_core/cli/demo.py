@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -26,20 +27,23 @@ from bifrost_core.errors import (
 from bifrost_core.keys import Key
 from bifrost_core.prices import PriceBook
 from bifrost_core.providers.mistral import Mistral
+from bifrost_core.retries import RetryPolicy
 from bifrost_core.router import Router
 from bifrost_core.testing import Fault, Latency, SimulatedKey, SimulatedMistral
 from bifrost_core.types import Usage
 
 from .scoreboard import Scoreboard
 
-__all__ = ["MAX_TOKENS", "Chat", "Traffic", "dearest", "play", "prompts", "simulated", "simulation"]
+__all__ = ["MAX_TOKENS", "Chat", "Traffic", "dearest", "neighbour", "play", "prompts", "simulated", "simulation"]
 
 MAX_TOKENS: Final = 64
 """Longest answer that the demo asks for."""
 
 _FIRST: Final = 0.35  # median seconds to the first token of a quick key
 _BREAKS_AT, _HEALS_AT = 0.3, 0.42  # parts of the calls after which the key ``breaks`` fails and answers again
-_LIMIT: Final = 30  # requests per minute of the key ``limited``; its first ones come as one burst
+_STRUGGLE: Final = 0.5  # seconds after which the key ``breaks`` gives up on a request
+_LIMIT: Final = 60  # requests per minute of the key ``limited``, a minute's worth at once
+_PAUSE: Final = 0.2  # seconds between the requests of the other service on that key
 _HOPELESS: Final = (BadRequestError, ModelNotFoundError, ProviderAuthError, PluginError, ConfigError)
 
 
@@ -99,9 +103,19 @@ def simulated(server: SimulatedMistral) -> Mistral:
 def script(server: SimulatedMistral, calls: int) -> list[tuple[int, Callable[[], None]]]:
     """What happens to the simulated service, by the number of calls that have ended."""
     return [
-        (int(_BREAKS_AT * calls), lambda: server.fail("breaks", Fault("status", status=500))),
+        (int(_BREAKS_AT * calls), lambda: server.fail("breaks", Fault("status", status=500, delay=_STRUGGLE))),
         (int(_HEALS_AT * calls), lambda: server.heal("breaks")),
     ]
+
+
+async def neighbour(server: SimulatedMistral, model: str) -> None:
+    """Another service on the key ``limited``: its requests use up the quota too, which no header foretells."""
+    keys = [Key(key.secret) for key in server.keys if key.id == "limited"]
+    async with Router([Mistral(keys, base_url=server.base_url)], retry=RetryPolicy(max_wait=0)) as router:
+        while True:
+            with suppress(CallError):
+                await router.chat(model, prompts()[0], max_tokens=1)
+            await anyio.sleep(_PAUSE)
 
 
 # The callers.

@@ -67,8 +67,7 @@ def _console(*, plain: bool) -> Console:
 
 
 def _progress(board: Scoreboard, calls: int) -> str:
-    failed = board.calls - board.outcomes["ok"]
-    return f"{board.elapsed:5.1f} s  {board.calls:>{len(str(calls))}} of {calls} calls, {failed} failed"
+    return f"{board.elapsed:5.1f} s  {board.calls:>{len(str(calls))}} of {calls} calls, {board.failed} failed"
 
 
 def _brief(score: KeyScore, board: Scoreboard) -> str:
@@ -122,7 +121,7 @@ def _resting(score: KeyScore) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in counts.items())
+    return ", ".join(f"{number}x {name}" for name, number in counts.items())
 
 
 def _part(number: int, whole: int) -> str:
@@ -137,11 +136,12 @@ def _seconds(value: float | None) -> str:
 
 
 def _sums(board: Scoreboard) -> Iterator[str]:
-    calls, answered, elapsed = board.calls, board.outcomes["ok"], board.elapsed
+    calls, elapsed = board.calls, board.elapsed
+    cancelled = f", {board.outcomes['cancelled']} cancelled" if board.outcomes["cancelled"] else ""
     attempts = board.answers + board.errors.total()
     yield (
         f"{calls} calls in {elapsed:.1f} s ({calls / max(elapsed, 1e-9):.1f} per second): "
-        f"{answered} answered, {calls - answered} not{_among(board.failures)}; "
+        f"{board.outcomes['ok']} answered, {board.failed} failed{_among(board.failures)}{cancelled}; "
         f"{attempts} attempts, of which failed {board.errors.total()}{_among(board.errors)}."
     )
     unknown = f"; of {board.unpriced} calls unknown" if board.unpriced else ""
@@ -169,9 +169,8 @@ def story(board: Scoreboard) -> str:
     for score in scores:
         refused = score.errors["rate_limited"]
         if refused or score.rests["rate_limited"]:
-            parts.append(f"{score.key_id} ran into its rate limit and was left alone meanwhile ({refused} refusals)")
-    failed = board.calls - board.outcomes["ok"]
-    told = "no caller saw an error" if not failed else f"{failed} callers saw an error"
+            parts.append(f"{score.key_id} ran into its rate limit and was spared meanwhile (refusals: {refused})")
+    told = f"{board.failed} of {board.calls} calls failed" if board.failed else "no caller saw an error"
     return f"{'; '.join(parts)}; {told}."
 
 
@@ -183,5 +182,5 @@ def _outages(scores: Iterable[KeyScore]) -> Iterator[str]:
         back = "had not come back at the end" if outage.ended is None else f"was back at {outage.ended:.1f} s"
         yield (
             f"{score.key_id} broke at {outage.began:.1f} s ({outage.kind}), "
-            f"was tried {outage.failures} times and {back}"
+            f"failed {outage.failures} attempts and {back}"
         )

@@ -186,6 +186,11 @@ class Scoreboard:
         return self.outcomes.total()
 
     @property
+    def failed(self) -> int:
+        """Calls that ended with an error; a cancelled one did not."""
+        return self.calls - self.outcomes["ok"] - self.outcomes["cancelled"]
+
+    @property
     def answers(self) -> int:
         """Attempts that brought an answer, on any key."""
         return sum(score.answers for score in self.keys.values())

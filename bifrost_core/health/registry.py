@@ -416,8 +416,10 @@ class Health:
         return state
 
     def _evict(self) -> None:
-        idle = next((name for name, state in self._states.items() if not state.is_open), None)
-        self._drop(next(iter(self._states)) if idle is None else idle)
+        oldest = next(iter(self._states))
+        if sum(map(len, self._open.values())) < len(self._states):
+            oldest = next(name for name, state in self._states.items() if not state.is_open)
+        self._drop(oldest)
 
     def _drop(self, name: ScopeId) -> None:
         state = self._states.pop(name)

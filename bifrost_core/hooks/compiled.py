@@ -186,7 +186,8 @@ def _implementation(each: Registered, clock: Clock, *, measure: bool) -> Impleme
 def _in_thread(invoke: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     async def run(subject: Any, call: Any) -> Any:
         # Given up when its time is over: the thread ends by itself, and nobody looks at what it returns.
-        result = await to_thread.run_sync(invoke, subject, call, abandon_on_cancel=True)
+        # In a tuple, as trio refuses functions that return coroutines.
+        (result,) = await to_thread.run_sync(lambda: (invoke(subject, call),), abandon_on_cancel=True)
         return await result if isawaitable(result) else result
 
     return run

@@ -161,8 +161,8 @@ class Simulated:
         return self._engine
 
     def knows(self, model: str) -> bool:
-        """Whether the model exists here."""
-        return self._models is None or model in self._models
+        """Whether the model exists here; without named models every one without a ``/`` in its name."""
+        return "/" not in model if self._models is None else model in self._models
 
     def encode(self, request: Request, max_output: int | None = None) -> HttpCall:
         """Write a request as for Mistral."""

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import NoReturn
 
 import attrs
+from cachetools import LRUCache
 
 from bifrost_core import (
     Call,
@@ -30,6 +31,7 @@ from bifrost_core import (
 __all__ = ["AllowListPlugin", "Grant"]
 
 _MIN_KEY = 22  # base64url characters of 128 random bits
+_REMEMBERED = 10_000  # verdicts; callers choose the models, so there is a bound
 _WRONG_KEY = "the call has no valid virtual key; pass virtual_key=… with one that is in the allow-list"
 
 
@@ -115,6 +117,7 @@ class AllowListPlugin:
     def __init__(self, grants: Iterable[Grant], *, required: bool = True) -> None:
         self._required = required
         self._pepper = secrets.token_bytes(32)  # digests mean nothing outside this object
+        self._verdicts: LRUCache[tuple[int, str, str], bool] = LRUCache(_REMEMBERED)
         self._by_digest: dict[bytes, tuple[bytes, Grant]] = {}
         self._by_principal: dict[str, list[Grant]] = {}
         for grant in grants:
@@ -167,8 +170,16 @@ class AllowListPlugin:
             grants = []
         else:
             return
-        if not any(grant.allows(request.operation, request.model) for grant in grants):
+        if not any(self._allows(grant, request.operation, request.model) for grant in grants):
             _refuse(request)
+
+    def _allows(self, grant: Grant, operation: str, model: str) -> bool:
+        """``grant.allows``, remembered: matching patterns costs more than the rest together."""
+        asked = (id(grant), operation, model)  # the plugin keeps its grants, so no id is used twice
+        verdict = self._verdicts.get(asked)
+        if verdict is None:
+            verdict = self._verdicts[asked] = grant.allows(operation, model)
+        return verdict
 
 
 def _refuse(request: Request) -> NoReturn:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from bifrost_plugins.request_log import Event, JsonlSink, RequestLogPlugin, plugin, to_line
 from bifrost_plugins.request_log import _writer as writer_module
@@ -438,9 +439,12 @@ async def test_a_router_logs_every_call_once_and_flushes_when_it_closes(tmp_path
 async def test_a_cancelled_call_is_logged(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     provider = Simulated([SimulatedKey("slow", faults=Fault("hang"))])
-    async with Router([provider], plugins=[RequestLogPlugin(JsonlSink(path))]) as router:
-        with anyio.move_on_after(0.05):
-            await router.chat("simulated/small", "hello")
+    router = Router([provider], plugins=[RequestLogPlugin(JsonlSink(path))])
+    async with router, anyio.create_task_group() as group:
+        group.start_soon(router.chat, "simulated/small", "hello")
+        while not provider.journal:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
     (event,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert event["outcome"] == "cancelled"
     assert [attempt["outcome"] for attempt in event["attempts"]] == ["cancelled"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import random
 import zlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -14,6 +15,7 @@ import attrs
 import pytest
 from trio.testing import MockClock
 
+from bifrost_core import Router
 from bifrost_core.engines.base import Exchange, HttpStream, TransportError
 from bifrost_core.errors import CallError, ConfigError
 from bifrost_core.kinds import Kind
@@ -27,6 +29,16 @@ from bifrost_core.wire import HttpReply
 
 T = TypeVar("T")
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
+
+
+class LoopClock:
+    """A Router's clock that shows the event loop's time."""
+
+    def __call__(self) -> float:
+        return anyio.current_time()
+
+    def time(self) -> float:
+        return 1_767_225_600.0 + anyio.current_time()
 
 
 def virtual(main: Callable[[], Awaitable[T]]) -> T:
@@ -407,21 +419,16 @@ def test_a_slow_key_answers_at_a_fraction_of_its_speed_while_the_fault_lasts() -
     provider = Simulated([SimulatedKey("one", latency=1.0, faults=Fault("slow", factor=5.0, start=10, end=20))])
 
     async def main() -> list[float]:
+        start = anyio.current_time()
         spent = []
         for at in (0.0, 12.0, 25.0):
-            await anyio.sleep(max(0.0, at - anyio.current_time() + start))
+            await anyio.sleep_until(start + at)
             began = anyio.current_time()
             await plain(provider)
             spent.append(anyio.current_time() - began)
         return spent
 
-    async def timed() -> list[float]:
-        nonlocal start
-        start = anyio.current_time()
-        return await main()
-
-    start = 0.0
-    assert virtual(timed) == pytest.approx([1.0, 5.0, 1.0])
+    assert virtual(main) == pytest.approx([1.0, 5.0, 1.0])
 
 
 def test_a_held_request_goes_on_when_its_key_is_healed() -> None:
@@ -573,6 +580,32 @@ def test_the_request_is_told_sent_before_anything_else() -> None:
 
     virtual(main)
     assert told == [0.0]
+
+
+def test_a_router_in_virtual_time_leaves_the_key_that_grew_slow() -> None:
+    slow = Fault("slow", factor=20.0, start=60)
+    provider = Simulated(
+        [
+            SimulatedKey("a", latency=Latency(0.5, sigma=0.2), faults=slow),
+            SimulatedKey("b", latency=Latency(0.5, sigma=0.2)),
+        ]
+    )
+
+    async def main() -> tuple[dict[str, int], dict[str, int]]:
+        async with Router([provider], rng=random.Random(1), clock=LoopClock()) as router:
+
+            async def share(until: float) -> dict[str, int]:
+                before = {name: counted.requests for name, counted in provider.counters.items()}
+                while anyio.current_time() < until:
+                    await router.chat("simulated/small", "hello")
+                return {name: counted.requests - before[name] for name, counted in provider.counters.items()}
+
+            start = anyio.current_time()
+            return await share(start + 60), await share(start + 180)
+
+    even, moved = virtual(main)
+    assert 0.3 < even["a"] / sum(even.values()) < 0.7
+    assert moved["a"] / sum(moved.values()) < 0.15
 
 
 def test_a_law_can_be_changed_by_evolving_a_key() -> None:

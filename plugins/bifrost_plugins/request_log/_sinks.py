@@ -35,6 +35,10 @@ def to_line(event: Mapping[str, Any]) -> str:
     return line.replace("\x7f", "\\u007f")
 
 
+def _to_path(path: str | os.PathLike[str]) -> str:
+    return os.fspath(path)
+
+
 @attrs.define(eq=False)
 class JsonlSink:
     """Appends events to a file, one line of JSON each.
@@ -46,7 +50,7 @@ class JsonlSink:
         path: Path of the file; its directory exists.
     """
 
-    path: str = attrs.field(converter=os.fspath)
+    path: str = attrs.field(converter=_to_path)
 
     def write_events(self, events: Sequence[Event]) -> None:
         """Append all of ``events`` with one write.
