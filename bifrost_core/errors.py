@@ -40,7 +40,7 @@ import attrs
 
 from ._errors import BifrostError, ConfigError
 from .attempts import Attempt
-from .kinds import FACTS, Kind, Scope
+from .kinds import FACTS, Kind, Scope, scope_of
 from .responses import ChatResponse
 
 __all__ = [
@@ -105,7 +105,7 @@ class CallError(BifrostError):
     @property
     def scope_at_fault(self) -> Scope | None:
         """What the failure is held against: a key, a route, a quota group, a deployment, a provider."""
-        return FACTS[self.kind].scope
+        return scope_of(self.kind, getattr(self, "status", None))
 
     @property
     def retryable(self) -> bool:

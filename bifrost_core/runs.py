@@ -49,6 +49,7 @@ from .wire import HttpCall, HttpReply
 __all__ = ["Flight", "Machinery", "Run"]
 
 _LONGEST_SILENCE: Final = 3600.0  # where nobody sets a limit
+_SCOPE_GRACE: Final = 0.1  # for a cancellation that is due to arrive
 SETTLE_SECONDS: Final = 2.0  # what settling may take beyond the deadline or after a cancellation
 
 
@@ -80,6 +81,7 @@ class Flight:
         received: Whether any byte of the answer has arrived.
         reused: Whether the connection had been used before.
         insecure: The provider's certificate is not trusted.
+        html: The body is a web page.
         status: HTTP status of the answer.
         first_token: Seconds from sending to the first content of a stream.
         reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
@@ -96,6 +98,7 @@ class Flight:
     received: bool = False
     reused: bool = False
     insecure: bool = False
+    html: bool = False
     status: int | None = None
     first_token: float | None = None
     reader_seconds: float = 0.0
@@ -122,7 +125,8 @@ class Run:
         self._last_error: CallError | None = None
         # The call's own time only: a scope of the caller's that ends earlier ends the call as a scope does.
         total = timeout.total_for(stream=call.request.stream)
-        self._scope = anyio.CancelScope(deadline=math.inf if total is None else anyio.current_time() + total)
+        self._own_deadline = math.inf if total is None else anyio.current_time() + total
+        self._scope = anyio.CancelScope(deadline=self._own_deadline)
         self._stopped = False
         self._phase = "total"
         self._started = machinery.clock()
@@ -135,20 +139,28 @@ class Run:
         """Run the call to its end; ``response`` or ``failure`` has the result. Raises cancellation only."""
         cancelled = False
         try:
-            with self._scope:
-                self.response = await self._answer()
-            if self.response is None and self.failure is None:
-                self.failure = self._cut_short()
+            await self._run()
         except anyio.get_cancelled_exc_class():
             cancelled = True
             raise
-        except Exception as exc:  # carried to the caller, who gets it raised
-            self.failure = exc
         finally:
             if cancelled or self.failure is not None or self.machinery.hooks.call_finished is not None:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
                     await self._finish(cancelled=cancelled or self._stopped)
             self.finished.set()
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                self.response = await self._answer()
+            if self.response is None:
+                self.failure = self._cut_short()
+        except Exception as exc:
+            self.failure = exc
+            now = anyio.current_time()
+            if isinstance(exc, DeadlineExceededError) and self.call.deadline <= now < self._own_deadline:
+                # The time of a scope of the caller's is up, not the call's: let that scope have its way.
+                await anyio.sleep(_SCOPE_GRACE)
 
     def stop(self) -> None:
         """End the call now."""
@@ -247,12 +259,14 @@ class Run:
                     return outcome
                 if outcome is False:
                     break
-            opens_in = machinery.health.earliest(
+            left = [
                 route
                 for deployment in chain
                 if plan.may_enter(deployment.name)
                 for route in plan.candidates(deployment.routes)
-            )
+            ]
+            # Worth waiting for only when every way that is left rests.
+            opens_in = None if left and machinery.health.usable(left) else machinery.health.earliest(left)
             pause = plan.wait(opens_in, self._time_left())
             if pause is None:
                 raise self._last_error or self._no_route(chain, opens_in)
@@ -341,7 +355,8 @@ class Run:
     def _any_usable(self, deployments: Sequence[Deployment], plan: Plan, *, panic: bool) -> bool:
         health = self.machinery.health
         return any(
-            plan.may_enter(other.name) and health.usable(other.routes, ignore_breakers=panic) for other in deployments
+            plan.may_enter(other.name) and health.usable(plan.candidates(other.routes), ignore_breakers=panic)
+            for other in deployments
         )
 
     async def _selected(self, routes: Sequence[Route]) -> Sequence[Route]:
@@ -483,6 +498,7 @@ class Run:
                 raise _too_slow(flight.route, limit)
         flight.status = reply.status
         flight.received = True
+        flight.html = reply.body[:1] == b"<"
         self._note_quotas(flight, reply.headers)
         return deployment.provider.decode(self._request_for(deployment), reply)
 
@@ -544,6 +560,7 @@ class Run:
             status=attempt.status,
             retry_after=retry_after,
             insecure=flight.insecure,
+            html=flight.html,
         )
         attempt.error = error
         attempt.kind = effective

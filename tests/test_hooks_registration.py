@@ -18,7 +18,8 @@ from bifrost_core.types import Request
 
 
 def made(hook: str, implementation: Callable[..., Any], options: Any = None, **marks: Any) -> Any:
-    members: dict[str, Any] = {hook: hookimpl(implementation, **marks)}
+    copy = types.FunctionType(implementation.__code__, globals(), hook)  # marks stay on a function
+    members: dict[str, Any] = {hook: hookimpl(copy, **marks)}
     if options is not None:
         members["hook_options"] = {hook: options}
     return type("Made", (), members)()

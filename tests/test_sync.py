@@ -17,7 +17,7 @@ MODEL = "mistral/mistral-small-latest"
 
 @pytest.fixture
 def server() -> Iterator[SimulatedMistral]:
-    with SimulatedMistral([SimulatedKey(A, id="a")]) as running:
+    with SimulatedMistral([SimulatedKey(A, id="a", output_tokens=(400, 400))]) as running:
         yield running
 
 
@@ -31,7 +31,7 @@ def router(server: SimulatedMistral) -> Iterator[SyncRouter]:
 def test_a_blocking_chat_and_stream_say_what_the_async_ones_do(router: SyncRouter) -> None:
     reply = router.chat(MODEL, "hi", max_tokens=9)
     assert reply.usage.output_tokens == 9
-    with router.stream(MODEL, "hi", max_tokens=200) as stream:
+    with router.stream(MODEL, "hi", max_tokens=400) as stream:
         pieces = list(stream.text())
     assert "".join(pieces) == stream.response.text
     assert len(pieces) > 64  # more than the buffer between the threads holds

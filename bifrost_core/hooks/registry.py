@@ -195,7 +195,7 @@ def _check_plugin(manager: pluggy.PluginManager, plugin: object, name: str) -> M
             continue
         function = getattr(plugin, attribute)
         _check_marks(mistakes, hook, options)
-        _check_colour(mistakes, hook, function, is_wrapper=bool(options.get("wrapper")))
+        _check_colour(mistakes, hook, function, is_wrapper=bool(options.get("wrapper") or options.get("hookwrapper")))
         _check_arguments(mistakes, hook, function)
         is_plain = not options.get("wrapper") and not inspect.iscoroutinefunction(function)
         implemented.setdefault(hook.name, []).append(is_plain)
@@ -212,8 +212,9 @@ def _is_function(value: object) -> bool:
 
 
 def _suggestion(name: str) -> str:
-    close = get_close_matches(name, HOOKS, n=1, cutoff=0.6) or get_close_matches(f"{PROJECT}_{name}", HOOKS, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; the hooks are {', '.join(HOOKS)}"
+    fields = [hook.field for hook in HOOKS.values()]
+    close = get_close_matches(name.removeprefix(f"{PROJECT}_"), fields, n=1, cutoff=0.7)
+    return f"; did you mean {PROJECT}_{close[0]}?" if close else f"; the hooks are {', '.join(HOOKS)}"
 
 
 def _check_marks(mistakes: _Mistakes, hook: Hook, options: Mapping[str, Any]) -> None:
@@ -229,7 +230,7 @@ def _check_colour(mistakes: _Mistakes, hook: Hook, function: Callable[..., objec
     if is_wrapper:
         if not inspect.isgeneratorfunction(function):
             kind = "an async generator" if inspect.isasyncgenfunction(function) else "not a generator"
-            mistakes.add(hook.name, f"is marked wrapper=True but is {kind}; write a plain def with one yield")
+            mistakes.add(hook.name, f"is marked as a wrapper but is {kind}; write a plain def with one yield")
     elif inspect.isasyncgenfunction(function):
         hint = "put @contextlib.asynccontextmanager under @hookimpl" if hook.field == "lifespan" else "return a value"
         mistakes.add(hook.name, f"is an async generator; {hint}")
