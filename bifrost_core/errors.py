@@ -138,14 +138,12 @@ class PluginError(CallError):
     hook: str = ""
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class RefusedError(CallError):
     """Policy said no."""
 
     default_kind = Kind.REFUSED
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class VirtualKeyError(RefusedError):
     """Nobody, or somebody unknown, calls."""
 
@@ -232,28 +230,24 @@ class ProviderError(CallError):
         return self.status if self.status is not None and self.status >= 400 else 400
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ProviderAuthError(ProviderError):
     """One of our keys is rejected, out of money or not allowed; the caller's own key is fine."""
 
     default_kind = Kind.AUTH
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ProviderRateLimitError(ProviderError):
     """The provider's limit on our keys is reached."""
 
     default_kind = Kind.RATE_LIMITED
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ProviderServerError(ProviderError):
     """The provider failed, is overloaded, or its answer is unusable."""
 
     default_kind = Kind.SERVER_ERROR
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ProviderConnectionError(ProviderError):
     """The provider can not be reached, or the connection was lost."""
 
@@ -286,7 +280,6 @@ class StreamBrokenError(ProviderError):
     partial: ChatResponse | None = None
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class BadRequestError(ProviderError):
     """The request itself is at fault; sending it again changes nothing.
 
@@ -301,7 +294,6 @@ class BadRequestError(ProviderError):
         return FACTS[self.kind].http_status or 400
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ContextLengthError(BadRequestError):
     """The prompt is too long for the model."""
 
@@ -344,7 +336,6 @@ class ModelNotFoundError(CallError):
     excerpt: str | None = None
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class NoKeyAvailableError(CallError):
     """No attempt was possible; ``retry_after`` is the time until the first route opens."""
 

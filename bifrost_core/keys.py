@@ -197,7 +197,7 @@ class Key:
             raise ConfigError("a key's id is empty or not printable; leave it out or give it a name", field="id")
         if not (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"key {id}: weight must be a number >= 0, not {weight!r}", field="weight")
-        self.__attrs_init__(
+        self.__attrs_init__(  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue] # attrs makes it
             id=id,
             secret=resolved,
             reference=reference,

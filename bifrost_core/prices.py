@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal, DecimalException
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import attrs
@@ -133,6 +132,8 @@ class PriceBook:
 @cache
 def built_in_prices() -> dict[str, Price]:
     """The prices that ship with the package, read at first use; the file names its sources and date."""
+    from importlib import resources  # noqa: PLC0415 # slow to import; needed by those who ask for a price
+
     text = resources.files(__package__ or "bifrost_core").joinpath("prices.json").read_bytes()
     table: dict[str, Any] = msgspec.json.decode(text)
     return {name: Price(**parts) for name, parts in table["prices"].items()}

@@ -386,9 +386,10 @@ def _retell(choice: JsonObject, text: str, index: int) -> JsonObject:
         return choice
     changed = {name: value for name, value in choice.items() if name != "logprobs"}
     for member in ("message", "delta"):
-        old = choice.get(member)
+        old: Any = choice.get(member)
         if isinstance(old, dict):
-            changed[member] = {**old, "content": retold_content(old.get("content"), text)}
+            told = cast("JsonObject", old)
+            changed[member] = {**told, "content": retold_content(told.get("content"), text)}
     return changed
 
 
@@ -396,7 +397,9 @@ def retold_content(content: Any, text: str) -> Any:
     """A message's content with its words replaced by ``text``; reasoning parts stay where they are."""
     if not isinstance(content, list):
         return text
-    kept = [part for part in content if isinstance(part, dict) and part.get("type") == "thinking"]
+    members: list[Any] = content
+    parts = [cast("JsonObject", part) for part in members if isinstance(part, dict)]
+    kept = [part for part in parts if part.get("type") == "thinking"]
     return [*kept, {"type": "text", "text": text}] if kept else text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -87,21 +88,23 @@ def _table(board: Scoreboard, *, plain: bool, final: bool, title: str | None = N
         title_justify="left",
         title_style="bold",
         box=box.ASCII if plain else box.SIMPLE_HEAD,
+        padding=(0, 1) if plain else 0,
+        pad_edge=plain,  # all of it fits into 80 columns
         header_style="" if plain else "bold",
     )
     table.add_column("key", no_wrap=True)
-    for name in ("share", "answers") if final else ("share", "last 5 s", "in flight", "answers"):
-        table.add_column(name, justify="right")
-    for name in ("p50 s", "p95 s", "first token s"):
-        table.add_column(name, justify="right")
-    table.add_column("errors")
-    table.add_column("rests", min_width=14 if final else 24)
+    for name in ("share", "answers") if final else ("share", "last\n5 s", "in\nflight"):
+        table.add_column(name, justify="right", min_width=4)
+    for name in ("p50 s", "p95 s", "first\ntoken"):
+        table.add_column(name, justify="right", min_width=5)
+    table.add_column("errors", min_width=15)  # room from the start: the columns stay where they are
+    table.add_column("rests", min_width=16)
     recent = sum(score.recent(board.elapsed) for score in board.keys.values())
     for score in board.keys.values():
         share = _part(score.answers, board.answers)
         counts = [share, str(score.answers)]
         if not final:
-            counts = [share, _part(score.recent(board.elapsed), recent), str(score.in_flight), str(score.answers)]
+            counts = [share, _part(score.recent(board.elapsed), recent), str(score.in_flight)]
         rests = _counted(score.rests) if final else _resting(score)
         table.add_row(
             Text(score.key_id),
@@ -117,7 +120,7 @@ def _table(board: Scoreboard, *, plain: bool, final: bool, title: str | None = N
 
 
 def _resting(score: KeyScore) -> str:
-    return "" if score.rest is None else f"{score.rest.seconds:.1f} s: {score.rest.reason}"
+    return "" if score.rest is None else f"{score.rest.reason} {math.ceil(score.rest.seconds)} s"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

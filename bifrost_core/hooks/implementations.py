@@ -223,7 +223,7 @@ class Implementation:
     def _count(self) -> None:
         self.failures += 1
         self.streak += 1
-        if self.streak < FAILURES_IN_A_ROW:
+        if self.streak < 19:
             return
         if not self.may_rest:
             if self.streak == FAILURES_IN_A_ROW:
