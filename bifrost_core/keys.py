@@ -73,7 +73,8 @@ class Secret:
         return text.replace(self.__value, repr(self)) if self.__value in text else text
 
     def __repr__(self) -> str:
-        return f"Secret(…{self.__value[-4:]})" if len(self.__value) >= 20 else "****"
+        value: str = getattr(self, "_Secret__value", "")  # absent in the frame of an error about it
+        return f"Secret(…{value[-4:]})" if len(value) >= 20 else "****"
 
     __str__ = __repr__
 
@@ -212,6 +213,11 @@ class Key:
     def from_env(cls, name: str, **options: Any) -> Key:
         """A key whose credential is in the environment variable ``name``; ``options`` as for ``Key``."""
         return cls(f"env:{name}", **options)
+
+    def __repr__(self) -> str:
+        # Half-made in the frame of an error about it, which a debugger or an error tracker may show.
+        shown = [field.name for field in attrs.fields(type(self)) if field.repr and hasattr(self, field.name)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def serves(self, model: str) -> bool:
         """Whether the key may be used for ``model`` (the name without its provider)."""

@@ -397,7 +397,7 @@ def retold_content(content: Any, text: str) -> Any:
     """A message's content with its words replaced by ``text``; reasoning parts stay where they are."""
     if not isinstance(content, list):
         return text
-    members: list[Any] = content
+    members = cast("Sequence[object]", content)
     parts = [cast("JsonObject", part) for part in members if isinstance(part, dict)]
     kept = [part for part in parts if part.get("type") == "thinking"]
     return [*kept, {"type": "text", "text": text}] if kept else text

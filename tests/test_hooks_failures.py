@@ -412,7 +412,10 @@ def test_providers_that_are_none_are_refused(answer: Any) -> None:
 # -- failing again and again ----------------------------------------------------------------------
 
 
-async def test_an_open_hook_that_keeps_failing_is_switched_off_for_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("hook", ["bifrost_cached_response", "bifrost_pick_route"])
+async def test_an_open_hook_that_keeps_failing_is_switched_off_for_a_minute(
+    hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = FakeClock()
     ran: list[bool] = []
     works = False
@@ -422,17 +425,17 @@ async def test_an_open_hook_that_keeps_failing_is_switched_off_for_a_minute(capl
         if not works:
             raise ValueError
 
-    hooks = compile_hooks([made("bifrost_cached_response", fails)], clock=clock)
+    hooks = compile_hooks([made(hook, fails)], clock=clock)
 
     async def calls(number: int) -> int:
         before = len(ran)
         for _ in range(number):
-            await drive(hooks, "bifrost_cached_response")
+            await drive(hooks, hook)
         return len(ran) - before
 
     assert await calls(25) == 20
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
-    assert "Faulty" in caplog.records[-2].getMessage() + caplog.records[-1].getMessage()
+    assert f"plugin Faulty: {hook} failed 20 times in a row and is switched off for 60 s" in caplog.text
     clock.advance(59.9)
     assert await calls(1) == 0
     clock.advance(0.1)
@@ -625,6 +628,10 @@ def test_a_filter_that_blocks_ends_the_stream_with_its_own_error(on_error: Any) 
     chain, hooks = chain_of(Filter(block, nothing), on_error)
     with pytest.raises(GuardrailError) as caught:
         chain.feed(Chunk(text="2"))
+    assert caught.value is blocked
+    chain, _ = chain_of(Filter(nothing, block), on_error)
+    with pytest.raises(GuardrailError) as caught:
+        chain.finish()
     assert caught.value is blocked
     assert hooks.failures() == {}
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import attrs
@@ -14,6 +14,7 @@ import click
 
 from bifrost_core.config import options_from_env
 from bifrost_core.errors import BifrostError, CallError, ConfigError
+from bifrost_core.providers.base import Provider
 from bifrost_core.providers.mistral import Mistral
 from bifrost_core.router import Router
 
@@ -26,6 +27,7 @@ __all__ = ["bifrost", "run"]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _MODEL: Final = "mistral/mistral-small-latest"
+_VARIABLE: Final = "MISTRAL_API_KEY"
 _BASE_URL: Final = "https://api.mistral.ai"
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _CONTROLS: Final = {code: None for code in (*range(32), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
@@ -80,19 +82,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
-def _sentence(error: BaseException) -> str:
+def _sentence(error: Exception) -> str:
     """An error in one line."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    members: Sequence[Exception] = [error]
+    while len(members) == 1 and isinstance(members[0], ExceptionGroup):
+        members = cast("ExceptionGroup[Exception]", members[0]).exceptions
+    if len(members) == 1:
+        error = members[0]
     if isinstance(error, BifrostError):
-        text = " ".join(error.message.split())
-        attempts = f" (after {len(error.attempts)} attempts)" if _tried_again(error) else ""
-        return f"{text}{attempts}"
+        tries = len(error.attempts) if isinstance(error, CallError) else 0
+        return " ".join(error.message.split()) + (f" (after {tries} attempts)" if tries > 1 else "")
     return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
-
-
-def _tried_again(error: BifrostError) -> bool:
-    return isinstance(error, CallError) and len(error.attempts) > 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -129,7 +129,7 @@ def chat(prompt: str, model: str, system: str | None, base_url: str, *, verbose:
     The keys are those in MISTRAL_API_KEY, MISTRAL_API_KEY_2 and so on.
     """
     if prompt == "-":
-        prompt = click.get_text_stream("stdin").read()
+        prompt = sys.stdin.read()
     if not prompt.strip():
         raise click.UsageError("the prompt is empty")
     messages = [{"role": "user", "content": prompt}]
@@ -185,7 +185,10 @@ def demo(*, live: bool, plain: bool, calls: int, concurrency: int, seed: int, mo
     """
     play = _Demo(model, calls, concurrency, seed, plain=plain or not sys.stdout.isatty())
     try:
-        anyio.run(play.live if live else play.simulated, *([_from_environment(base_url)] if live else []))
+        if live:
+            anyio.run(play.live, _from_environment(base_url))
+        else:
+            anyio.run(play.simulated)
     except KeyboardInterrupt:
         play.finish()
         raise
@@ -247,11 +250,8 @@ class _Demo:
 
 def _from_environment(base_url: str) -> Mistral:
     """Mistral with every key in the environment."""
-    try:
-        providers = options_from_env(os.environ)["providers"]
-    except ConfigError:
-        providers = []
+    providers: list[Provider] = options_from_env(os.environ)["providers"]
     for provider in providers:
         if isinstance(provider, Mistral):
             return Mistral(provider.keys, base_url=base_url)
-    raise ConfigError("no key in the environment; set MISTRAL_API_KEY", field="MISTRAL_API_KEY")
+    raise ConfigError(f"no key of Mistral in the environment; set {_VARIABLE}", field=_VARIABLE)

@@ -39,6 +39,7 @@ __all__ = ["MAX_TOKENS", "Chat", "Traffic", "dearest", "neighbour", "play", "pro
 MAX_TOKENS: Final = 64
 """Longest answer that the demo asks for."""
 
+_TEMPLATE: Final = 32  # tokens that the model's chat template may add to a prompt
 _FIRST: Final = 0.35  # median seconds to the first token of a quick key
 _BREAKS_AT, _HEALS_AT = 0.3, 0.42  # parts of the calls after which the key ``breaks`` fails and answers again
 _STRUGGLE: Final = 0.5  # seconds after which the key ``breaks`` gives up on a request
@@ -73,7 +74,7 @@ def dearest(model: str, calls: int) -> str | None:
     price = PriceBook().find(provider, name)
     if price is None:
         return None
-    longest = max(len(prompt.encode()) for prompt in prompts())
+    longest = _TEMPLATE + max(len(prompt.encode()) for prompt in prompts())  # a token is at least one byte
     cost = price.cost(Usage(input_tokens=calls * longest, output_tokens=calls * MAX_TOKENS))
     return None if cost is None else f"{cost:.4f}"
 

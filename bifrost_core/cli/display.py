@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -30,7 +30,7 @@ def totals(board: Scoreboard, *, plain: bool) -> None:
 
 
 @contextmanager
-def show_table(calls: int) -> Iterator[Callable[[Scoreboard], None]]:
+def show_table(calls: int) -> Generator[Callable[[Scoreboard], None]]:
     """A table that stays in its place while the numbers in it change; gone at the end."""
     with Live(console=_console(plain=False), auto_refresh=False, transient=True) as live:
 
@@ -41,7 +41,7 @@ def show_table(calls: int) -> Iterator[Callable[[Scoreboard], None]]:
 
 
 @contextmanager
-def show_lines(calls: int) -> Iterator[Callable[[Scoreboard], None]]:
+def show_lines(calls: int) -> Generator[Callable[[Scoreboard], None]]:
     """One line each time, without control characters."""
 
     def show(board: Scoreboard) -> None:
@@ -164,10 +164,10 @@ def story(board: Scoreboard) -> str:
     busiest = max(scores, key=lambda score: score.answers, default=None)
     if busiest is None or not busiest.answers:
         return "No key gave an answer."
-    parts = [f"{busiest.key_id} took most of the traffic, {_part(busiest.answers, board.answers)}"]
+    parts = [f"{busiest.key_id} gave {_part(busiest.answers, board.answers)} of the answers"]
     idlest = min(scores, key=lambda score: score.answers)
     if idlest is not busiest and not idlest.worst:
-        parts.append(f"{idlest.key_id} got {_part(idlest.answers, board.answers)}")
+        parts.append(f"{idlest.key_id} gave {_part(idlest.answers, board.answers)}")
     parts.extend(_outages(scores))
     for score in scores:
         refused = score.errors["rate_limited"]

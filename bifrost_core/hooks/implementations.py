@@ -7,6 +7,7 @@ fails or has failed.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from inspect import iscoroutine
 from typing import Any, Final
@@ -63,12 +64,10 @@ def is_control(error: BaseException) -> bool:
 
 def _place(error: BaseException) -> str:
     """Where ``error`` was raised. Its text may hold a prompt or a secret, so a log gets this instead."""
-    trace = error.__traceback__
-    if trace is None:
-        return "an unknown place"
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    if isinstance(error, (WrongTypeError, _TookTooLongError)):  # raised here
+        return ""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f" (raised at {frame.f_code.co_filename}:{line})"
 
 
 @attrs.define(eq=False)
@@ -201,7 +200,7 @@ class Implementation:
     def note(self, error: BaseException) -> None:
         """Count and log a failure that changes nothing for the call."""
         self._count()
-        _logger.warning("%s; left out, raised at %s", self._what(error), _place(error))
+        _logger.warning("%s; left out%s", self._what(error), _place(error))
 
     def _what(self, error: BaseException) -> str:
         start = f"plugin {self.plugin}: {self.hook.name}"
@@ -223,7 +222,7 @@ class Implementation:
     def _count(self) -> None:
         self.failures += 1
         self.streak += 1
-        if self.streak < 19:
+        if self.streak < FAILURES_IN_A_ROW:
             return
         if not self.may_rest:
             if self.streak == FAILURES_IN_A_ROW:
