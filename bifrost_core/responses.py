@@ -77,7 +77,7 @@ class ChatResponse(Response):
     """
 
     choices: tuple[Choice, ...] = attrs.field(default=(), converter=tuple[Choice, ...])
-    _parse: Callable[[str], Any] | None = attrs.field(default=None, repr=False, eq=False)
+    _parse: Callable[[str], Any] | None = attrs.field(default=None, alias="parse", repr=False, eq=False)
 
     @property
     def text(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# (JSON schemas: nested mappings of any members)
 import functools
 import re
 from collections.abc import Callable, Mapping

@@ -284,7 +284,7 @@ class Reference:
             k.pre[number] = t
         return token
 
-    def end(  # noqa: C901
+    def end(
         self,
         token: tuple[str, int, float, int],
         outcome: str,

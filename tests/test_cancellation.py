@@ -135,7 +135,9 @@ async def test_a_thousand_calls_cancelled_natively_leave_nothing_behind(
         strikes = [asyncio.create_task(strike(task)) for task in tasks]
         results = await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*strikes)
-        unexpected = [result for result in results if result is not None and not isinstance(result, asyncio.CancelledError)]
+        unexpected = [
+            result for result in results if result is not None and not isinstance(result, asyncio.CancelledError)
+        ]
         assert unexpected == []
         await _check(router, books, server)
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

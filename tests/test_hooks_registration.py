@@ -12,7 +12,7 @@ import pytest
 
 from bifrost_core.calls import Call
 from bifrost_core.errors import ConfigError, PluginError
-from bifrost_core.hooks import HookOptions, compile_hooks, installed, load_plugins
+from bifrost_core.hooks import HookOptions, compile_hooks, load_plugins
 from bifrost_core.hookspecs import HOOKS, hookimpl
 from bifrost_core.types import Request
 
@@ -337,7 +337,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[metadata.EntryPoint]:
         assert group == "bifrost"
         return entries
 
-    monkeypatch.setattr(installed, "entry_points", entry_points)
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
     return entries
 
 

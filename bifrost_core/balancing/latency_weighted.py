@@ -353,7 +353,7 @@ class LatencyWeighted:
                 sample[0] = entry[0]
         return sample
 
-    def _scan(  # noqa: C901  one pass, inlined
+    def _scan(
         self, ids: Iterable[str], given: Mapping[str, float] | None, now: float, tokens: float
     ) -> tuple[list[_Key], list[float], bool]:
         """Return the open keys, their weights, and whether none is reserve or on trial."""
@@ -429,7 +429,7 @@ class LatencyWeighted:
 
         return min((self._keys[key_id] for key_id in ids), key=rank)
 
-    def _costs(self, keys: Iterable[_Key], now: float) -> list[float]:  # noqa: C901
+    def _costs(self, keys: Iterable[_Key], now: float) -> list[float]:
         """Return the expected cost of an attempt on each key, in mean latencies of the pool.
 
         The hot loop of the library: everything is inlined, and terms that do not apply cost one comparison.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable
+from typing import Any
 
 from bifrost_core._errors import ConfigError
 from bifrost_core.errors import PluginError
@@ -26,8 +27,12 @@ def load_plugins(*names: str) -> list[object]:
     Raises:
         ConfigError: A name is not installed (the message lists those that are), or two distributions have it.
         PluginError: The plugin can not be imported, or its factory fails.
-        Source: https://packaging.python.org/en/latest/specifications/entry-points/
+
+    Source:
+        https://packaging.python.org/en/latest/specifications/entry-points/
     """
+    from importlib.metadata import EntryPoint, entry_points  # noqa: PLC0415 # slow to import, and only needed here
+
     installed: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=PROJECT):
         installed.setdefault(entry.name, []).append(entry)
@@ -40,17 +45,15 @@ def load_plugins(*names: str) -> list[object]:
         if len({entry.value for entry in entries}) > 1:
             where = " and ".join(f"{entry.dist.name if entry.dist else '?'} ({entry.value})" for entry in entries)
             raise ConfigError(f"plugin {name!r} is offered by {where}; uninstall one", field="plugins")
-        plugins.append(_make(entries[0]))
+        plugins.append(_make(name, entries[0].value, entries[0].load))
     return plugins
 
 
-def _make(entry: EntryPoint) -> object:
+def _make(name: str, value: str, load: Callable[[], Any]) -> object:
     try:
-        factory = entry.load()
-        return factory()
+        return load()()
     except Exception as exc:
         raise PluginError(
-            f"plugin {entry.name}: {entry.value} failed with {type(exc).__name__}; "
-            "it must name a factory without arguments",
-            plugin=entry.name,
+            f"plugin {name}: {value} failed with {type(exc).__name__}; it must name a factory without arguments",
+            plugin=name,
         ) from exc

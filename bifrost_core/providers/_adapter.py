@@ -300,7 +300,7 @@ def _made_network(options: Mapping[str, Any]) -> tuple[Network, ConfigError | No
         Network(
             headers=headers,
             proxy=proxy,
-            verify=verify,
+            verify=cast("Any", verify),
             max_in_flight=options.get("max_in_flight"),
             max_in_flight_per_key=options.get("max_in_flight_per_key"),
         ),

@@ -6,10 +6,12 @@ Source:
 
 from __future__ import annotations
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# (wire JSON: its members are untyped until this module has read them)
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bifrost_core.responses import ChatResponse
 from bifrost_core.structured import parser_of
@@ -20,7 +22,7 @@ from ._json import JsonError, decode, encode
 from ._reporter import Reporter
 
 __all__ = [
-    "Malformed",
+    "MalformedError",
     "call_id",
     "read_arguments",
     "read_chat",
@@ -36,7 +38,7 @@ _MAX_COUNT: Final = 1 << 53
 _NO_IDS: Final = frozenset({"", "null"})  # replies of 2024 had the four letters where an id was missing
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """A member of an answer that has a shape which nobody documents. Says which, without quoting."""
 
 
@@ -66,7 +68,7 @@ def read_object(reply: HttpReply, reporter: Reporter) -> JsonObject:
                 why = f"the body is a JSON {'array' if isinstance(data, list) else 'value'}, not an object"
     if why:
         raise reporter.unusable(reply, why, quote=head.startswith(b"<"))
-    return data
+    return cast("JsonObject", data)
 
 
 def read_chat(request: Request, reply: HttpReply, reporter: Reporter) -> ChatResponse:
@@ -80,7 +82,7 @@ def read_chat(request: Request, reply: HttpReply, reporter: Reporter) -> ChatRes
     choices: tuple[Choice, ...] = ()
     try:
         choices = read_choices(data)
-    except Malformed as exc:
+    except MalformedError as exc:
         why = str(exc)
     if why:
         raise reporter.unusable(reply, why)
@@ -105,20 +107,20 @@ def read_choices(data: JsonObject) -> tuple[Choice, ...]:
     """The choices of a chat completion.
 
     Raises:
-        Malformed: There are none, or one has an unknown shape or says that generation failed.
+        MalformedError: There are none, or one has an unknown shape or says that generation failed.
     """
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices:
-        raise Malformed("there are no choices in it")
+        raise MalformedError("there are no choices in it")
     return tuple(_read_choice(choice, place, data) for place, choice in enumerate(choices))
 
 
 def _read_choice(choice: Any, place: int, data: JsonObject) -> Choice:
     if not isinstance(choice, dict) or not isinstance(message := choice.get("message"), dict):
-        raise Malformed(f"choices[{place}] has no message")
+        raise MalformedError(f"choices[{place}] has no message")
     index = choice.get("index", place)
     if type(index) is not int:
-        raise Malformed(f"choices[{place}].index is no number")
+        raise MalformedError(f"choices[{place}].index is no number")
     text, reasoning = read_content(message.get("content"))
     if not reasoning:
         told = message.get("reasoning_content") or message.get("reasoning")
@@ -147,16 +149,16 @@ def read_finish_reason(reason: Any) -> str | None:
     A ``stop`` beside tool calls stays what it is: whether there are calls is seen by the calls.
 
     Raises:
-        Malformed: It is no word, or says that generation failed.
+        MalformedError: It is no word, or says that generation failed.
     """
     if reason is None or reason == "stop":
         return reason
     if reason == "model_length":  # the context window ended (Mistral)
         return "length"
     if not isinstance(reason, str):
-        raise Malformed("a finish_reason is no word")
+        raise MalformedError("a finish_reason is no word")
     if reason == "error":
-        raise Malformed("the provider says that generation failed")
+        raise MalformedError("the provider says that generation failed")
     return reason
 
 
@@ -164,14 +166,14 @@ def read_content(content: Any) -> tuple[str, str]:
     """Text and reasoning of a message's or delta's content: a string, a list of parts, or nothing.
 
     Raises:
-        Malformed: It is anything else.
+        MalformedError: It is anything else.
     """
     if type(content) is str:
         return content, ""
     if content is None:
         return "", ""
     if not isinstance(content, list):
-        raise Malformed("a content is neither text nor a list")
+        raise MalformedError("a content is neither text nor a list")
     text: list[str] = []
     reasoning: list[str] = []
     for part in content:
@@ -185,7 +187,7 @@ def read_content(content: Any) -> tuple[str, str]:
             elif kind == "thinking":
                 reasoning.append(_thinking(part.get("thinking")))
         else:
-            raise Malformed("a part of a content is neither text nor an object")
+            raise MalformedError("a part of a content is neither text nor an object")
     return "".join(text), "".join(reasoning)
 
 
@@ -230,15 +232,15 @@ def read_arguments(arguments: Any) -> str:
 def _read_calls(raw_calls: Any, seed: str) -> tuple[tuple[ToolCall, ...], list[Any]]:
     """The tool calls, and the list for the next request's messages: with an id made for those that have none."""
     if not isinstance(raw_calls, list):
-        raise Malformed("tool_calls is no list")
+        raise MalformedError("tool_calls is no list")
     calls: list[ToolCall] = []
     sent: list[Any] = raw_calls
     for place, raw in enumerate(raw_calls):
         if not isinstance(raw, dict) or not isinstance(function := raw.get("function"), dict):
-            raise Malformed(f"tool_calls[{place}] has no function")
+            raise MalformedError(f"tool_calls[{place}] has no function")
         name = function.get("name")
         if not isinstance(name, str):
-            raise Malformed(f"tool_calls[{place}] has no name")
+            raise MalformedError(f"tool_calls[{place}] has no name")
         known = real_id(raw.get("id"))
         if known is None:
             known = call_id(f"{seed}/{place}")

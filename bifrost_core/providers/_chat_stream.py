@@ -6,6 +6,8 @@ Source:
 
 from __future__ import annotations
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# (wire JSON: its members are untyped until this module has read them)
 from typing import Any, Final
 
 from bifrost_core.errors import CallError
@@ -14,7 +16,7 @@ from bifrost_core.responses import ChatResponse
 from bifrost_core.types import Choice, Chunk, JsonObject, Request, ToolCall, Usage
 
 from ._chat import (
-    Malformed,
+    MalformedError,
     call_id,
     read_arguments,
     read_content,
@@ -253,7 +255,7 @@ class ChatStreamDecoder:
                 )
             else:
                 problem = f"an event that can not be read: {exc}"
-        except Malformed as exc:
+        except MalformedError as exc:
             problem = f"an event that can not be used: {exc}"
         if problem:
             self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
@@ -272,7 +274,7 @@ class ChatStreamDecoder:
             self._head = event
         elif len(event) > 6:  # rarely more than its fixed members; what is new is kept for `raw`
             for name in event.keys() - self._head.keys():
-                self._head = {**self._head, name: event[name]}
+                self._head = self._head | {name: event[name]}
         if self._model is None and isinstance(model := event.get("model"), str):
             self._model = model
         raw_usage = event.get("usage")
@@ -282,12 +284,12 @@ class ChatStreamDecoder:
             usage = read_usage(raw_usage, self._reporter)
         if not raw_choices:
             if raw_choices is not None and not isinstance(raw_choices, list):
-                raise Malformed("choices is no list")
+                raise MalformedError("choices is no list")
             if usage is not None:
                 chunks.append(Chunk(usage=usage, raw=event))
             return
         if not isinstance(raw_choices, list):
-            raise Malformed("choices is no list")
+            raise MalformedError("choices is no list")
         last = len(raw_choices) - 1
         for place, choice in enumerate(raw_choices):
             raw = event
@@ -297,22 +299,24 @@ class ChatStreamDecoder:
                     raw.pop("usage", None)
             chunks.append(self._take_choice(choice, place, usage if place == last else None, raw))
 
-    def _take_choice(self, raw_choice: Any, place: int, usage: Usage | None, raw: JsonObject) -> Chunk:
+    def _take_choice(  # noqa: C901 # one look at each member a delta may have; apart they would be looked up twice
+        self, raw_choice: Any, place: int, usage: Usage | None, raw: JsonObject
+    ) -> Chunk:
         if type(raw_choice) is not dict:
-            raise Malformed("a choice is no object")
+            raise MalformedError("a choice is no object")
         index = raw_choice.get("index", place)
         if type(index) is not int:
-            raise Malformed("the index of a choice is no number")
+            raise MalformedError("the index of a choice is no number")
         choice = self._choices.get(index)
         if choice is None:
             if len(self._choices) >= _MAX_CHOICES:
-                raise Malformed("there are too many choices")
+                raise MalformedError("there are too many choices")
             choice = self._choices[index] = _Choice(index)
         delta = raw_choice.get("delta")
         if delta is None:
             delta = raw_choice.get("message") or {}
         if type(delta) is not dict:
-            raise Malformed("a delta is no object")
+            raise MalformedError("a delta is no object")
         text, reasoning = read_content(content := delta.get("content"))
         reason = read_finish_reason(raw_choice.get("finish_reason"))
         if type(content) is str:
@@ -351,18 +355,18 @@ class ChatStreamDecoder:
     def _take_pieces(self, choice: _Choice, pieces: Any) -> tuple[ToolCall, ...]:
         """Whole calls or pieces of calls; returns those that are complete because another one has begun."""
         if not isinstance(pieces, list):
-            raise Malformed("tool_calls is no list")
+            raise MalformedError("tool_calls is no list")
         whole: tuple[ToolCall, ...] = ()
         for place, piece in enumerate(pieces):
             if type(piece) is not dict:
-                raise Malformed("a tool call is no object")
+                raise MalformedError("a tool call is no object")
             function = piece.get("function")
             if function is None:
                 function = {}
             index = piece.get("index")
             index = place if index is None else index
             if type(function) is not dict or type(index) is not int:
-                raise Malformed("a tool call has no function")
+                raise MalformedError("a tool call has no function")
             known, name = real_id(piece.get("id")), function.get("name")
             call = next((one for one in reversed(choice.calls) if one.index == index), None)
             if call is None or (known and call.id and known != call.id):
@@ -445,7 +449,7 @@ class ChatStreamDecoder:
                 self._take(answer, chunks)
         except JsonError as exc:
             problem = f"a JSON answer that can not be read: {exc}"
-        except Malformed as exc:
+        except MalformedError as exc:
             problem = f"an answer that can not be used: {exc}"
         if problem:
             self._break(Kind.BAD_RESPONSE, f"holds {problem}")
@@ -472,7 +476,7 @@ class ChatStreamDecoder:
             choices = event.get("choices")
             if isinstance(choices, list) and not any(_says_something(choice) for choice in choices):
                 self._take(event, [])
-        except (JsonError, Malformed):
+        except (JsonError, MalformedError):
             return
 
     def _is_complete(self, *, terminated: bool = False) -> bool:

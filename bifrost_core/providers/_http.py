@@ -7,10 +7,12 @@ may fit another model.
 
 from __future__ import annotations
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# (wire JSON: its members are untyped until this module has read them)
 import re
 from calendar import timegm
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
@@ -48,7 +50,7 @@ def _date(text: str, now: float) -> float | None:
     year = int(found["y"])
     if len(found["y"]) == 2:
         # More than 50 years ahead means the last century (RFC 9110, section 5.6.7).
-        this_year = datetime.fromtimestamp(now, timezone.utc).year
+        this_year = datetime.fromtimestamp(now, UTC).year
         year += this_year - this_year % 100
         if year > this_year + 50:
             year -= 100
@@ -59,7 +61,7 @@ def _date(text: str, now: float) -> float | None:
             int(found["d"]),
             int(found["h"]),
             int(found["m"]),
-            tzinfo=timezone.utc,
+            tzinfo=UTC,
         )
     except ValueError:
         return None

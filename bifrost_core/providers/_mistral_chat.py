@@ -10,6 +10,8 @@ Source:
 
 from __future__ import annotations
 
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# (wire JSON: its members are untyped until this module has read them)
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -136,7 +138,9 @@ def _messages(members: JsonObject, name: str, value: Any, reporter: Reporter) ->
     members[name] = written
 
 
-def _message(place: int, message: Mapping[str, Any], waiting: list[str], reporter: Reporter) -> JsonObject:
+def _message(  # noqa: C901, PLR0912 # one branch per member and role, in the order of the table
+    place: int, message: Mapping[str, Any], waiting: list[str], reporter: Reporter
+) -> JsonObject:
     role = message.get("role")
     if role == "developer":
         role = "system"
@@ -358,13 +362,12 @@ def _limited(members: JsonObject, extra: Mapping[str, Any], max_output: int | No
     """Merge the extra fields and hold the output limit, over them too."""
     if extra:
         members.update(extra)
-    limit = members.get("max_tokens")
-    known = type(limit) is int
-    if max_output is not None and not (known and limit <= max_output):
+    stated: Any = members.get("max_tokens")
+    limit: int | None = stated if type(stated) is int else None
+    if max_output is not None and (limit is None or limit > max_output):
         members["max_tokens"] = limit = max_output
-        known = True
-    choices = members.get("n", 1)
-    return Payload(members, limit * choices if known and type(choices) is int else None)
+    choices: Any = members.get("n", 1)
+    return Payload(members, limit * choices if limit is not None and type(choices) is int else None)
 
 
 def write_chat(request: Request, max_output: int | None, reporter: Reporter) -> Payload:

@@ -130,8 +130,9 @@ class Reporter:
 
 def _stated_wait(data: Mapping[str, Any]) -> float | None:
     """A ``retry_after`` member of an error object, in seconds."""
-    inner = data.get("error")
-    for place in (data, inner if isinstance(inner, Mapping) else {}):
+    inner: Any = data.get("error")
+    places: list[Any] = [data, inner] if isinstance(inner, Mapping) else [data]
+    for place in places:
         value: Any = place.get("retry_after")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _http.MAX_WAIT:
             return float(value)

@@ -75,17 +75,34 @@ class Provider(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """First part of its models' names."""
+        ...
+
     @property
-    def keys(self) -> tuple[Key, ...]: ...
+    def keys(self) -> tuple[Key, ...]:
+        """Its credentials."""
+        ...
+
     @property
-    def operations(self) -> frozenset[Operation]: ...
+    def operations(self) -> frozenset[Operation]:
+        """What the adapter maps."""
+        ...
+
     @property
-    def auth(self) -> Auth: ...
+    def auth(self) -> Auth:
+        """Where the key goes."""
+        ...
+
     @property
-    def network(self) -> Network: ...
+    def network(self) -> Network:
+        """How it is reached."""
+        ...
+
     @property
-    def engine(self) -> HttpEngine | None: ...
+    def engine(self) -> HttpEngine | None:
+        """An engine of its own, or None."""
+        ...
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of this provider's (used for bare model names)."""
