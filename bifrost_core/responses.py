@@ -168,7 +168,7 @@ class EmbeddingResponse(Response):
         embeddings: One per input, in input order.
     """
 
-    embeddings: tuple[Sequence[float], ...] = attrs.field(default=(), converter=tuple, repr=False)
+    embeddings: tuple[Sequence[float], ...] = attrs.field(default=(), converter=tuple[Sequence[float], ...], repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -206,8 +206,8 @@ class OcrPage:
 
     index: int
     markdown: str
-    images: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple, repr=False)
-    tables: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple, repr=False)
+    images: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple[JsonObject, ...], repr=False)
+    tables: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple[JsonObject, ...], repr=False)
     dimensions: JsonObject | None = None
 
 
@@ -334,8 +334,8 @@ class ModelInfo:
     id: str
     provider: str
     name: str
-    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset[str])
     context_length: int | None = None
     deprecation: str | None = None
     replacement: str | None = None

@@ -404,7 +404,7 @@ class ReplyStream:
             try:
                 async for _ in self._body:
                     continue
-            except Exception:  # noqa: BLE001, S110 # nothing that breaks now matters: all of the answer is here
+            except Exception:  # noqa: S110 # nothing that breaks now matters: all of the answer is here
                 pass
         await self.aclose()
 
@@ -472,7 +472,7 @@ async def _read_error(body: AsyncIterator[bytes], coding: str) -> bytes:
                         break
                 if size >= MAX_ERROR_BODY:
                     break
-        except Exception:  # noqa: BLE001, S110 # see above
+        except Exception:  # noqa: S110 # see above
             pass
     return b"".join(parts)[:MAX_ERROR_BODY]
 
@@ -610,7 +610,7 @@ class Sender:
         limits: SendLimits,
         read: float,
         idle: float | None,
-        fresh: bool,  # noqa: FBT001 # private, passed through
+        fresh: bool,  # private, passed through
         on_sent: Callable[[], None] | None,
     ) -> HttpStream:
         """Take a place, put the key on, send.

@@ -292,7 +292,7 @@ class Request:
     operation: Operation = attrs.field(converter=_operation)
     model: str
     body: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_read_only, repr=False)
-    files: tuple[File, ...] = attrs.field(default=(), converter=tuple)
+    files: tuple[File, ...] = attrs.field(default=(), converter=tuple[File, ...])
     stream: bool = False
 
     def with_body(self, **changes: Any) -> Request:

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bifrost_core import Attempt, CallRecord, Key, Mistral, Router, hookimpl
+from bifrost_core import Attempt, CallRecord, Mistral, Router, hookimpl
 from bifrost_core.testing import Latency, SimulatedKey, SimulatedMistral
 
 MODEL = "mistral/mistral-small-latest"

@@ -343,7 +343,7 @@ class HttpxEngine:
             if line.wire is not None:
                 line.wire.head_done = True
             size = sum(len(name) + len(value) + 4 for name, value in response.headers)
-            if 200 <= response.status and size <= MAX_HEAD:
+            if response.status >= 200 and size <= MAX_HEAD:
                 return _Answer(self, line, response)
             text = f"the header section has {size} bytes" if size > MAX_HEAD else f"status {response.status}"
             failure = TransportError(Kind.PROTOCOL_ERROR, text, received=True)

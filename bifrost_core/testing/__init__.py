@@ -16,6 +16,8 @@ from .mistral import (
     SimulatedMistral,
     SimulatedModel,
 )
+from .plugins import check_plugin
+from .simulated import Simulated
 
 __all__ = [
     "FakeClock",
@@ -24,7 +26,9 @@ __all__ = [
     "KeyCounters",
     "Latency",
     "ServedRequest",
+    "Simulated",
     "SimulatedKey",
     "SimulatedMistral",
     "SimulatedModel",
+    "check_plugin",
 ]

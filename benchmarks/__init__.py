@@ -1,0 +1,1 @@
+"""Runnable measurements; each module says what it measures, in which unit, against what."""
