@@ -14,9 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -37,7 +37,7 @@ with SimulatedMistral(keys, journal_size=10) as server:
 _MODEL: Final = "mistral-small-latest"
 _MESSAGES: Final = [{"role": "user", "content": "word " * 160}]
 
-Work = Callable[[int], Awaitable[None]]
+Work = Callable[[int], Coroutine[Any, Any, None]]
 
 
 @attrs.frozen

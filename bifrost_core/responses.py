@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Self
 
@@ -68,6 +68,10 @@ class Response:
         raise TypeError(f"{type(self).__name__} has no text that could be replaced")
 
 
+def _choices(choices: Iterable[Choice]) -> tuple[Choice, ...]:
+    return tuple(choices)
+
+
 @attrs.frozen(kw_only=True)
 class ChatResponse(Response):
     """The answer to a chat or fill-in-the-middle request.
@@ -76,7 +80,7 @@ class ChatResponse(Response):
         choices: The answers, by index; one unless ``n`` asked for more.
     """
 
-    choices: tuple[Choice, ...] = attrs.field(default=(), converter=tuple[Choice, ...])
+    choices: tuple[Choice, ...] = attrs.field(default=(), converter=_choices)
     _parse: Callable[[str], Any] | None = attrs.field(default=None, alias="parse", repr=False, eq=False)
 
     @property
@@ -315,6 +319,10 @@ class ResponsesResponse(Response):
         return {**self.raw, "output": list(self.output)}
 
 
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @attrs.frozen(kw_only=True)
 class ModelInfo:
     """A model that a provider offers.
@@ -335,7 +343,7 @@ class ModelInfo:
     provider: str
     name: str
     aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
-    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset[str])
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     context_length: int | None = None
     deprecation: str | None = None
     replacement: str | None = None

@@ -156,6 +156,10 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
+def _tool_calls(calls: Iterable[ToolCall]) -> tuple[ToolCall, ...]:
+    return tuple(calls)  # a function of its own: attrs gives the field its type, and ``tuple[…]`` is slow to call
+
+
 @attrs.frozen
 class Message:
     """One message of a conversation.
@@ -172,7 +176,7 @@ class Message:
     role: str
     content: str | Sequence[Mapping[str, Any]] | None = None
     name: str | None = attrs.field(default=None, kw_only=True)
-    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple[ToolCall, ...], kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_tool_calls, kw_only=True)
     tool_call_id: str | None = attrs.field(default=None, kw_only=True)
     prefix: bool = attrs.field(default=False, kw_only=True)
 
@@ -277,6 +281,10 @@ class File:
     content_type: str = "application/octet-stream"
 
 
+def _files(files: Iterable[File]) -> tuple[File, ...]:
+    return tuple(files)
+
+
 @attrs.frozen
 class Request:
     """One operation on one model, before any provider has been chosen. Equal by value.
@@ -292,7 +300,7 @@ class Request:
     operation: Operation = attrs.field(converter=_operation)
     model: str
     body: Mapping[str, Any] = attrs.field(factory=dict[str, Any], converter=_read_only, repr=False)
-    files: tuple[File, ...] = attrs.field(default=(), converter=tuple[File, ...])
+    files: tuple[File, ...] = attrs.field(default=(), converter=_files)
     stream: bool = False
 
     def with_body(self, **changes: Any) -> Request:
@@ -324,7 +332,7 @@ class Choice:
     index: int = 0
     text: str = ""
     reasoning: str | None = None
-    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=tuple[ToolCall, ...])
+    tool_calls: tuple[ToolCall, ...] = attrs.field(default=(), converter=_tool_calls)
     finish_reason: str | None = None
     message: JsonObject = attrs.field(default=attrs.Factory(_plain_message, takes_self=True), repr=False)
 

@@ -575,7 +575,7 @@ async def test_options_are_told_from_fields_and_unknown_ones_refused(server: Sim
             router.stream(MODEL, "hi", resume=True)
         with pytest.raises(ConfigError, match="stream"):
             await router.chat(MODEL, "hi", stream=True)
-        request = Request("chat", MODEL, {"messages": "hi", "max_tokens": 2})  # type: ignore[arg-type] # a string is taken
+        request = Request("chat", MODEL, {"messages": "hi", "max_tokens": 2})
         assert (await router.send(request)).usage.output_tokens == 2
         with pytest.raises(ConfigError, match="unknown option"):
             await router.send(request, sesion="typo")

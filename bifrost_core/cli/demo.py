@@ -14,8 +14,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
-from bifrost_core.balancing import LatencyWeighted
-from bifrost_core.balancing.base import KeySnapshot
+from bifrost_core.balancing import KeySnapshot, LatencyWeighted
 from bifrost_core.errors import (
     BadRequestError,
     CallError,

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from bifrost_core.attempts import Attempt
-from bifrost_core.balancing.base import KeySnapshot
+from bifrost_core.balancing import KeySnapshot
 from bifrost_core.calls import CallRecord
 from bifrost_core.health import RouteHealth
 from bifrost_core.hookspecs import hookimpl

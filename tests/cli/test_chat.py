@@ -28,9 +28,7 @@ def test_the_answer_is_printed_and_nothing_else(server: SimulatedMistral, capsys
     assert json.loads(request.body)["messages"] == [{"role": "user", "content": QUESTION}]
 
 
-def test_the_answer_is_written_while_it_comes(
-    server: SimulatedMistral, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_answer_is_written_while_it_comes(server: SimulatedMistral, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
 
     class Screen(io.StringIO):
