@@ -15,7 +15,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self, overload
 
 import anyio
 import attrs
@@ -104,7 +104,11 @@ class _Headers(Sequence[tuple[bytes, bytes]]):
     def __init__(self, *parts: Sequence[tuple[bytes, bytes]]) -> None:
         self._items = tuple(item for part in parts for item in part)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> tuple[bytes, bytes]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[bytes, bytes]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[bytes, bytes] | Sequence[tuple[bytes, bytes]]:
         return self._items[index]
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
@@ -208,7 +212,9 @@ def _extra_headers(provider: str, network: Network, auth: Auth) -> tuple[tuple[b
         if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
             raise ConfigError(f"{provider}: header {name!r} can not be sent: a forbidden character", field="headers")
         if lower in _RESERVED or lower.encode() == auth.header:
-            raise ConfigError(f"{provider}: header {name!r} is set by the library; give credentials as a Key", field="headers")
+            raise ConfigError(
+                f"{provider}: header {name!r} is set by the library; give credentials as a Key", field="headers"
+            )
         items.append((lower.encode(), value.strip().encode("latin-1")))
     if network.proxy is not None and not network.proxy.startswith(_PROXIES):
         raise ConfigError(f"{provider}: a proxy is a URL with one of {', '.join(_PROXIES)}", field="proxy")
@@ -414,7 +420,7 @@ class ReplyStream:
             self._is_closed = True
             await self._sender.end(self._run)
 
-    async def __aenter__(self) -> ReplyStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -590,7 +596,7 @@ class Sender:
             stream = await self._open(run, call, limits, limits.first_byte, limits.idle, fresh, on_sent)
             reply = ReplyStream(self, run, stream, self._clock.time(), self._max_body)
             reply.start()
-            return reply
+            return reply  # noqa: TRY300 # every way out stands in one place
         except TransportError as exc:
             failure = run.failed(exc)
         except BodyError as exc:

@@ -95,7 +95,7 @@ def _table(board: Scoreboard, *, plain: bool, final: bool, title: str | None = N
     table.add_column("key", no_wrap=True)
     for name in ("share", "answers") if final else ("share", "last\n5 s", "in\nflight"):
         table.add_column(name, justify="right", min_width=4)
-    for name in ("p50 s", "p95 s", "first\ntoken"):
+    for name in ("p50 s", "p95 s", "first token" if plain else "first\ntoken"):
         table.add_column(name, justify="right", min_width=5)
     table.add_column("errors", min_width=15)  # room from the start: the columns stay where they are
     table.add_column("rests", min_width=16)

@@ -26,7 +26,9 @@ def make_engine(choice: object = "auto") -> HttpEngine:
     """
     if isinstance(choice, str):
         if choice == "aiohttp":
-            raise ConfigError('engine "aiohttp" needs the extra `fast`, which is not there yet; use "auto"', field="engine")
+            raise ConfigError(
+                'engine "aiohttp" needs the extra `fast`, which is not there yet; use "auto"', field="engine"
+            )
         if choice not in _NAMES:
             raise ConfigError(f"engine {choice!r} is not known; use one of {', '.join(_NAMES)}", field="engine")
         flavour = choice if choice != "auto" else ("httpx2" if find_spec("httpx2") else "httpx")

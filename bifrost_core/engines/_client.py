@@ -68,6 +68,7 @@ class _Answer:
     async def aclose(self) -> None:
         with anyio.move_on_after(_CLOSE, shield=True), suppress(Exception):
             await self._response.aclose()
+            await self._body.aclose()  # left suspended it would be finished by the collector, in another task
 
 
 class ClientEngine:
@@ -83,6 +84,8 @@ class ClientEngine:
 
     async def open(self, exchange: Exchange) -> _Answer:
         """See ``HttpEngine.open``."""
+        answer: _Answer | None = None
+        failure: TransportError | None = None
         with anyio.CancelScope(shield=True) as scope:
 
             async def trace(_name: str, _info: object) -> None:
@@ -100,10 +103,12 @@ class ClientEngine:
                     extensions={"timeout": timeout, "trace": trace},
                 )
                 response = await self._client.send(request, stream=True, follow_redirects=False, auth=None)
+                answer = _Answer(response)
             except Exception as exc:
                 failure = _failure(exc)
-            else:
-                return _Answer(response)
+        if answer is not None:
+            return answer
+        assert failure is not None  # noqa: S101 # one of the two is always there; for the type checker
         raise failure
 
     async def aclose(self) -> None:

@@ -179,12 +179,15 @@ class _Lane:
                 context = verify
             elif isinstance(verify, (str, os.PathLike)):
                 path = Path(os.fspath(verify))
-                where = {"capath": str(path)} if path.is_dir() else {"cafile": str(path)}
-                context = ssl.create_default_context(**where)
+                is_folder = path.is_dir()
+                context = ssl.create_default_context(
+                    cafile=None if is_folder else str(path), capath=str(path) if is_folder else None
+                )
             else:
                 context = self._modules.client().create_ssl_context(verify=True, trust_env=False)
             context.set_alpn_protocols(["http/1.1"])
             self._context = context
+            return context
         return self._context
 
     async def line(self, target: _Target, exchange: Exchange) -> _Line:
@@ -358,7 +361,12 @@ class HttpxEngine:
         if line is not None:
             failure.reused = not line.connected and failure.kind is not Kind.CONNECT_ERROR
             if line.pending_tls:  # the proxy failed, or what it led to: the request has not left
-                failure.kind, failure.phase, failure.sent, failure.received = Kind.CONNECT_ERROR, "connect", False, False
+                failure.kind, failure.phase, failure.sent, failure.received = (
+                    Kind.CONNECT_ERROR,
+                    "connect",
+                    False,
+                    False,
+                )
             await self.drop(line)
         raise failure.with_traceback(None)
 

@@ -83,7 +83,7 @@ class Wire:
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self._raw: socket.socket = stream.extra(SocketAttribute.raw_socket)
+        self._raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 # anyio's, not a database's
         self._out: list[bytes] = []
         self.is_closed = False
         self.is_spoilt = False

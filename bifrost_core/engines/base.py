@@ -82,8 +82,15 @@ class TransportError(Exception):
 class HttpStream(Protocol):
     """An answer whose head has arrived."""
 
-    status: int
-    headers: Sequence[tuple[bytes, bytes]]
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Raw headers, as they came."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body as it arrives, not decompressed. Raises ``TransportError``."""

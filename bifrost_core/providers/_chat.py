@@ -151,8 +151,10 @@ def read_finish_reason(reason: Any) -> str | None:
     Raises:
         MalformedError: It is no word, or says that generation failed.
     """
-    if reason is None or reason == "stop":
-        return reason
+    if reason is None:
+        return None
+    if reason == "stop":
+        return "stop"
     if reason == "model_length":  # the context window ended (Mistral)
         return "length"
     if not isinstance(reason, str):

@@ -408,7 +408,9 @@ def inner_status(problem: Problem) -> int | None:
     """The status that an error inside a stream stands for; None where nothing says so."""
     if problem.status is not None:
         return problem.status
-    return next((_STATUS_OF[word] for word in (problem.code, problem.type) if word in _STATUS_OF), None)
+    return next(
+        (_STATUS_OF[word] for word in (problem.code, problem.type) if word is not None and word in _STATUS_OF), None
+    )
 
 
 ADVICE: Final[Mapping[Kind, str]] = {

@@ -41,6 +41,7 @@ from bifrost_core import (
     RouteRef,
     Secret,
     Usage,
+    load_plugins,
 )
 from bifrost_core.testing import Fault, SimulatedKey
 from bifrost_core.testing.simulated import Simulated
@@ -448,3 +449,8 @@ async def test_a_cancelled_call_is_logged(tmp_path: Path) -> None:
     (event,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert event["outcome"] == "cancelled"
     assert [attempt["outcome"] for attempt in event["attempts"]] == ["cancelled"]
+
+
+def test_it_is_found_by_its_name() -> None:
+    (found,) = load_plugins("request_log")
+    assert isinstance(found, RequestLogPlugin)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 import attrs
+import msgspec
 import pytest
 from trio.testing import MockClock
 
@@ -611,3 +612,72 @@ def test_a_router_in_virtual_time_leaves_the_key_that_grew_slow() -> None:
 def test_a_law_can_be_changed_by_evolving_a_key() -> None:
     key = SimulatedKey("one", latency=1.0)
     assert attrs.evolve(key, latency=2.0).latency == Latency(2.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "member"),
+    [
+        pytest.param("/v1/embeddings", {"model": "e", "input": ["a", "b"]}, 200, "data", id="embeddings"),
+        pytest.param("/v1/moderations", {"model": "m", "input": "hate"}, 200, "results", id="moderations"),
+        pytest.param(
+            "/v1/fim/completions", {"model": "f", "prompt": "def f", "max_tokens": 3}, 200, "choices", id="fim"
+        ),
+        pytest.param("/v1/chat/completions", {"model": "m"}, 422, "detail", id="no-messages"),
+        pytest.param("/v1/models", None, 200, "data", id="models"),
+        pytest.param("/v1/agents", {}, 404, "message", id="unknown-path"),
+    ],
+)
+def test_the_other_endpoints_answer_in_mistrals_shapes(path: str, body: Any, status: int, member: str) -> None:
+    provider = Simulated(["one"], prices={"m": Price(input=1)})
+    secret = provider.keys[0].secret
+    assert secret is not None
+    made = Exchange(
+        "POST" if body is not None else "GET",
+        f"https://simulated.invalid{path}",
+        [(b"authorization", b"Bearer " + secret.reveal().encode())],
+        b"" if body is None else msgspec.json.encode(body),
+        provider.network,
+        connect=2.0,
+        read=30.0,
+    )
+
+    async def main() -> tuple[int, dict[str, Any]]:
+        answer = await provider.engine.open(made)
+        return answer.status, msgspec.json.decode(await read(answer))
+
+    got, reply = virtual(main)
+    assert got == status
+    assert reply[member]
+
+
+def test_a_fault_may_show_after_a_while() -> None:
+    provider = Simulated([SimulatedKey("one", faults=Fault("reset", delay=4.0))])
+    error, _, spent = virtual(lambda: transport_error(provider, stream=False))
+    assert error.kind is Kind.CONNECTION_LOST
+    assert spent == pytest.approx(4.0)
+
+
+def test_an_idle_limit_of_its_own_bounds_the_silence_inside_a_body() -> None:
+    provider = Simulated([SimulatedKey("one", latency=10.0, faults=Fault("hang", after=1))])
+    error, _, spent = virtual(lambda: transport_error(provider, stream=True, read=30.0, idle=2.0))
+    assert (error.kind, error.phase) == (Kind.READ_TIMEOUT, "idle")
+    assert spent == pytest.approx(12.0)
+
+
+def test_without_a_limit_a_hanging_key_hangs_until_the_caller_leaves() -> None:
+    provider = Simulated([SimulatedKey("one", faults=Fault("hang"))])
+
+    async def main() -> bool:
+        with anyio.move_on_after(86_400) as scope:
+            await provider.engine.open(exchange(provider, request(), read=math.inf))
+        return scope.cancelled_caught
+
+    assert virtual(main)
+    assert provider.journal[-1].left_after == pytest.approx(86_400)
+
+
+async def test_an_engine_has_nothing_to_close() -> None:
+    provider = Simulated(["one"])
+    await provider.engine.aclose()
+    assert (await plain(provider)).text
+    await provider.engine.aclose()

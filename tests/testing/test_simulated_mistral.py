@@ -868,6 +868,7 @@ def test_a_slow_drip_arrives_whole(serve: Serve, body: Json) -> None:
 def test_a_length_that_is_too_small_leaves_bytes_behind(serve: Serve) -> None:
     _, client = serve(Fault("wrong_length", size=-5))
     assert not client.post(CHAT, json=HELLO).text.endswith("}")
+    _, client = serve(Fault("wrong_length", size=-5))
     with pytest.raises(httpx.RemoteProtocolError):
         client.post(CHAT, json=STREAM)
 
