@@ -230,7 +230,7 @@ class ChatStreamDecoder:
     # --- events
 
     def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        if payload == b"[DONE]":
+        if payload[:6] == b"[DONE]":
             self.done = True
             if not self._is_complete(terminated=True):
                 self._break(Kind.STREAM_TRUNCATED, "said that it is done before its answer was")
@@ -467,7 +467,7 @@ class ChatStreamDecoder:
             self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
             return
         pending = self._sse.flush()
-        if pending is None or pending[1] == b"[DONE]":
+        if pending is None or pending[1][:6] == b"[DONE]":
             return
         try:
             event = decode(pending[1])

@@ -259,11 +259,10 @@ _WORD: Final = re.compile(r"\S+\Z")
 
 def escape(text: str, limit: int = 500) -> str:
     """``text`` as one harmless line of at most ``limit`` characters; never cut inside a word, which may be a secret."""
-    cut = len(text) > limit * 4
     text = _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[: limit * 4])
-    if cut or len(text) > limit:
+    if len(text) > limit:
         kept = text[: limit - 1]
-        if len(kept) == len(text) or not text[limit - 1].isspace():
+        if not text[limit - 1].isspace():
             kept = _WORD.sub("", kept)
         text = kept.rstrip() + "…"
     return text

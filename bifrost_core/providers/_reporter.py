@@ -121,7 +121,8 @@ class Reporter:
         advice = _http.ADVICE.get(kind)
         message = what + (f": {said}" if said else "") + (f" ({advice})" if advice else "")
         fields["excerpt"] = self.quote(problem.message) or None
-        fields["code"] = problem.code or problem.type
+        code = problem.code or problem.type
+        fields["code"] = self.quote(code, 64) if code else None
         return error_class(kind)(message, kind=kind, retry_after=retry_after, **self._facts(**fields))
 
     def _facts(self, **fields: Any) -> dict[str, Any]:
