@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -69,7 +70,7 @@ _LINES = st.lists(
 def test_any_split_gives_the_same_events(lines: list[bytes], end: bytes, mark: bool, cuts: list[int]) -> None:
     stream = (b"\xef\xbb\xbf" if mark else b"") + end.join([*lines, b""])
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    pieces = [stream[begin:stop] for begin, stop in zip(places, places[1:], strict=False)]
+    pieces = [stream[begin:stop] for begin, stop in itertools.pairwise(places)]
     assert parse(*pieces) == parse(stream)
     if end != b"\n":
         plain = (b"\xef\xbb\xbf" if mark else b"") + b"\n".join([*lines, b""])
