@@ -152,7 +152,8 @@ class HttpProvider:
         }
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(name={self.name!r}, keys={[key.id for key in self.keys]!r})"
+        name, keys = getattr(self, "name", "?"), getattr(self, "keys", ())  # not there yet while it is being made
+        return f"{type(self).__name__}(name={name!r}, keys={[key.id for key in keys]!r})"
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of this provider's."""

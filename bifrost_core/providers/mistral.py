@@ -69,9 +69,16 @@ class Mistral(HttpProvider):
         name: str = "mistral",
         **options: Any,
     ) -> None:
-        super().__init__(keys, base_url=base_url, name=name, **options)
-        if not self.keys:
-            raise ConfigError("Mistral has no keys; pass at least one", field="keys")
+        problem: ConfigError | None = None
+        try:
+            super().__init__(keys, base_url=base_url, name=name, **options)
+            if not self.keys:
+                problem = ConfigError("Mistral has no keys; pass at least one", field="keys")
+        except ConfigError as exc:
+            problem = exc
+        if problem is not None:
+            del keys, base_url, options  # the frames of the error must not hold a credential
+            raise problem.with_traceback(None)
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of Mistral's."""
