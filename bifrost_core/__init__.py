@@ -56,7 +56,8 @@ from .responses import (
 from .retries import Hedge, RetryPolicy
 from .router import Router
 from .streams import ChatStream, ResponseStream
-from .sync import SyncChatStream, SyncResponseStream, SyncRouter
+from .sync import SyncRouter
+from .sync_streams import SyncChatStream, SyncResponseStream
 from .timeouts import Timeout
 from .types import Choice, Chunk, File, Message, Operation, Request, Route, RouteRef, ToolCall, Usage
 

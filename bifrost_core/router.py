@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,24 +23,25 @@ from .health import Health, RouteHealth
 from .hooks import compile_hooks
 from .keys import Key, Secret, presented
 from .lifespans import Lifespans
+from .operations import Operations
 from .prices import PriceBook
 from .providers.base import Provider
-from .responses import ChatResponse, Response
+from .requests import CALL_OPTIONS, STREAM_OPTIONS
+from .responses import Response
 from .retries import RetryBudget, RetryPolicy
 from .runs import Machinery, Run
 from .sender import Sender
 from .stream_runs import StreamRun
-from .streams import ChatStream, ResponseStream, StreamSource
+from .streams import ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Messages, Operation, Request, message_dicts
+from .types import Request
 
 __all__ = ["Router"]
 
 _DRAIN_SECONDS: Final = 10.0
-_OPTIONS: Final = frozenset({"session", "cache", "effects", "extra_body"})
 
 
-class Router:
+class Router(Operations):
     """Routes LLM calls over the keys of providers, inside this process.
 
     Nothing is opened, read or started before the first call or ``async with``. A Router works on asyncio
@@ -154,68 +155,6 @@ class Router:
 
     # -- calls ----------------------------------------------------------------------------------
 
-    async def chat(
-        self,
-        model: str,
-        messages: Messages,
-        *,
-        virtual_key: str | Secret | None = None,
-        fallbacks: Sequence[str] | None = None,
-        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
-        metadata: Mapping[str, Any] | None = None,
-        **params: Any,
-    ) -> ChatResponse:
-        """Answer a conversation.
-
-        Args:
-            model: ``"provider/model"``, an alias, or a bare name that one provider serves.
-            messages: A string (one user message), or messages as dicts or ``Message``.
-            virtual_key: Who calls, for the authentication plugins; never sent to a provider.
-            fallbacks: Models to try, in order, when ``model`` can not answer; wins over the Router's.
-            timeout: Seconds for the whole call, or a ``Timeout``.
-            metadata: For plugins and logs; not sent.
-            **params: Fields of the OpenAI chat shape and of the provider's own; also the options
-                ``session``, ``cache``, ``effects`` and ``extra_body``, which are not sent as such.
-
-        Raises:
-            CallError: Any way in which the call can fail; see ``errors.py``.
-        """
-        virtual_key = presented(virtual_key)
-        request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=False)
-        response = await self.send(
-            request, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata, **options
-        )
-        assert isinstance(response, ChatResponse)  # noqa: S101 # an adapter's contract
-        return response
-
-    def stream(
-        self,
-        model: str,
-        messages: Messages,
-        *,
-        virtual_key: str | Secret | None = None,
-        fallbacks: Sequence[str] | None = None,
-        timeout: Timeout | float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **params: Any,
-    ) -> ChatStream:
-        """Answer a conversation piece by piece: ``async with router.stream(…) as stream: async for chunk in stream``.
-
-        Arguments as for ``chat``. Fails over until the first content has been handed out.
-        """
-        virtual_key = presented(virtual_key)
-        request, options = _split(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=True)
-        return ChatStream(
-            self._opener(
-                request,
-                virtual_key=virtual_key,
-                fallbacks=fallbacks,
-                timeout=timeout,
-                metadata=metadata,
-                options=options,
-            )
-        )
-
     async def send(
         self,
         request: Request,
@@ -268,7 +207,7 @@ class Router:
                 fallbacks=fallbacks,
                 timeout=timeout,
                 metadata=metadata,
-                options=options,
+                **options,
             )
         )
 
@@ -276,12 +215,12 @@ class Router:
         self,
         request: Request,
         *,
-        virtual_key: Secret | None,
-        fallbacks: Sequence[str] | None,
-        timeout: Timeout | float | None,
-        metadata: Mapping[str, Any] | None,
-        options: Mapping[str, Any],
-    ) -> Callable[[], Any]:
+        virtual_key: Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Callable[[], Awaitable[StreamSource]]:
         async def open_run() -> StreamSource:
             await self._begin()
             limits = self._limits(timeout)
@@ -447,26 +386,9 @@ class Router:
                 self._deployments.replace_key(provider, key.resolve(answer))
 
 
-def _split(
-    operation: Operation, model: str, body: dict[str, Any], params: dict[str, Any], *, stream: bool
-) -> tuple[Request, dict[str, Any]]:
-    """Tell the call's options from the provider's fields."""
-    options: dict[str, Any] = {}
-    known = _OPTIONS | {"resume", "drain"} if stream else _OPTIONS
-    for name, value in params.items():
-        if name in known:
-            options[name] = value
-        elif name == "stream":
-            raise ConfigError("stream is no parameter here: chat() answers whole, stream() in chunks", field="stream")
-        else:
-            body[name] = value
-    return Request(operation, model, body, stream=stream), options
-
-
 def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
-        if name in {"resume", "drain"}:
-            if value:
-                raise ConfigError(f"{name}=True is not available in this version", field=name)
-        elif name not in _OPTIONS:
-            raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(_OPTIONS))}", field=name)
+        if name not in STREAM_OPTIONS:
+            raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(CALL_OPTIONS))}", field=name)
+        if name not in CALL_OPTIONS and value:
+            raise ConfigError(f"{name}=True is not available in this version", field=name)

@@ -43,6 +43,8 @@ class Operation(StrEnum):
     FIM = "fim"
     MODERATION = "moderation"
     MODELS = "models"
+    CLASSIFICATION = "classification"
+    SPEECH = "speech"
 
 
 @attrs.frozen

@@ -44,12 +44,12 @@ class Payload:
     Attributes:
         members: The JSON members; None for a request without a body.
         output_upper: The output limit that they carry, in tokens over all choices; None without.
-        query: Query of the URL, ``?`` included.
+        path: Path behind the base URL, where it is another than the operation's own; with its query.
     """
 
     members: dict[str, Any] | None
     output_upper: int | None = None
-    query: str = ""
+    path: str = ""
 
 
 @attrs.frozen
@@ -188,7 +188,7 @@ class HttpProvider:
             body = written
         return HttpCall(
             codec.method,
-            self._calls[request.operation] + payload.query,
+            self.base_url + payload.path if payload.path else self._calls[request.operation],
             self._headers[codec.method, request.stream],
             body,
             request.stream,
