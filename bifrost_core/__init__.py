@@ -33,6 +33,7 @@ from .errors import (
     VirtualKeyError,
 )
 from .health import RouteHealth
+from .hedging import Hedge
 from .hooks import HookOptions, load_plugins
 from .hookspecs import StreamFilter, hookimpl
 from .keys import Key, Secret
@@ -53,7 +54,7 @@ from .responses import (
     Segment,
     Transcription,
 )
-from .retries import Hedge, RetryPolicy
+from .retries import RetryPolicy
 from .router import Router
 from .streams import ChatStream, ResponseStream
 from .sync import SyncRouter

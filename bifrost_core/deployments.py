@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -14,6 +15,7 @@ from .balancing import Balancer
 from .clocks import Clock
 from .errors import ConfigError
 from .health import Health, RouteHealth
+from .hedging import AnswerTimes
 from .keys import Key
 from .providers.base import Provider
 from .types import Route
@@ -21,6 +23,8 @@ from .types import Route
 __all__ = ["Deployment", "Deployments", "PickRequest"]
 
 _MAX_DEPLOYMENTS: Final = 10_000
+_PROMPT_RATIO: Final = 0.35  # above the greatest seen in recorded text exchanges, 0.31
+_RATIO_STEP: Final = 0.02  # of the way to the ratio of each answer, downwards
 
 
 @attrs.define(eq=False)
@@ -48,7 +52,18 @@ class Deployment:
         balancer: Chooses among the keys.
     """
 
-    __slots__ = ("_begin_takes_stream", "balancer", "keys", "model", "name", "provider", "routes")
+    __slots__ = (
+        "_begin_takes_stream",
+        "answer_times",
+        "balancer",
+        "first_token_times",
+        "keys",
+        "model",
+        "name",
+        "prompt_ratio",
+        "provider",
+        "routes",
+    )
 
     def __init__(self, provider: Provider, model: str, keys: Iterable[Key], balancer: Balancer) -> None:
         self.provider = provider
@@ -57,6 +72,9 @@ class Deployment:
         self.balancer = balancer
         self.keys: dict[str, Key] = {}
         self.routes: tuple[Route, ...] = ()
+        self.answer_times = AnswerTimes()  # of plain calls; kept up where somebody hedges
+        self.first_token_times = AnswerTimes()  # of streams
+        self.prompt_ratio = _PROMPT_RATIO  # prompt tokens per byte of a request's body: a slowly decaying maximum
         self._begin_takes_stream = _takes(balancer.begin, "stream")
         for key in keys:
             self.add(key)
@@ -80,6 +98,16 @@ class Deployment:
         if stream and self._begin_takes_stream:
             return self.balancer.begin(key_id, stream=True)  # type: ignore[call-arg] # asked by its signature
         return self.balancer.begin(key_id)
+
+    def learn_prompt(self, body: int, tokens: int) -> None:
+        """Note how many prompt tokens a body of so many bytes was counted as."""
+        if body and tokens:
+            seen = min(1.0, tokens / body)
+            self.prompt_ratio = max(seen, self.prompt_ratio - (self.prompt_ratio - seen) * _RATIO_STEP)
+
+    def prompt_tokens(self, body: int) -> int:
+        """An estimate of the prompt tokens of a body of so many bytes; at least 1."""
+        return max(1, math.ceil(body * self.prompt_ratio))
 
     def report(self, health: Health) -> list[RouteHealth]:
         """How each of the routes stands, with the balancer's figures where it has any."""

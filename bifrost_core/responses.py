@@ -78,9 +78,12 @@ class ChatResponse(Response):
 
     Attributes:
         choices: The answers, by index; one unless ``n`` asked for more.
+        resumed: Another attempt went on where the stream of the first had broken off; ``usage`` and ``cost`` are
+            those of both, those of the first estimated where the provider did not say.
     """
 
     choices: tuple[Choice, ...] = attrs.field(default=(), converter=_choices)
+    resumed: bool = False
     _parse: Callable[[str], Any] | None = attrs.field(default=None, alias="parse", repr=False, eq=False)
 
     @property

@@ -47,10 +47,11 @@ from typing import Any, Final, Literal, TypeAlias
 import attrs
 
 from ._errors import ConfigError
+from .hedging import Hedge
 from .kinds import FACTS, Cooling, Kind, Scope, Step, steps_of
 from .types import Route
 
-__all__ = ["MIN_ATTEMPT", "Failure", "Hedge", "Move", "Plan", "RetryBudget", "RetryPolicy"]
+__all__ = ["MIN_ATTEMPT", "Failure", "Move", "Plan", "RetryBudget", "RetryPolicy"]
 
 MIN_ATTEMPT: Final = 0.25
 """No attempt starts with less than this left before the call's deadline, in seconds."""
@@ -61,17 +62,6 @@ Name: TypeAlias = tuple[str, ...]
 _NO_TIME: Final = 0.05  # seconds; an attempt that sent nothing and took no longer does not count as one
 _AFTER_THROTTLING: Final = 1.0  # seconds: least base of the backoff after a refusal for want of capacity
 _TIMEOUTS: Final = frozenset({Kind.SERVER_TIMEOUT, Kind.READ_TIMEOUT})
-
-
-@attrs.frozen
-class Hedge:
-    """A second attempt on another key when the first is slow. Not built yet: a policy that has one is refused.
-
-    Attributes:
-        after: When to send it: a percentile of the deployment's latencies (``"p95"``), or seconds.
-    """
-
-    after: str | float = "p95"
 
 
 def _whole(least: int) -> Callable[[object, attrs.Attribute[Any], object], None]:
@@ -87,10 +77,8 @@ def _not_negative(_: object, field: attrs.Attribute[Any], value: object) -> None
         raise ConfigError(f"{field.name} is a finite number >= 0, not {value!r}", field=field.name)
 
 
-def _no_hedge(_: object, field: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, Hedge):
-        raise ConfigError("hedging is not available yet: leave hedge out", field=field.name)
-    if value is not None:
+def _a_hedge(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, Hedge):
         raise ConfigError(f"hedge is None or a Hedge, not {value!r}", field=field.name)
 
 
@@ -108,7 +96,7 @@ class RetryPolicy:
         backoff_max: Longest such pause in seconds.
         budget: Repeats on one deployment that may be made in a row, by all calls together, when each fails.
         budget_ratio: Repeats that each further call to the deployment earns.
-        hedge: Not available yet.
+        hedge: When a slow call gets a second attempt beside the first; None: never.
 
     Raises:
         ConfigError: A value makes no sense; ``field`` names it.
@@ -125,7 +113,7 @@ class RetryPolicy:
     backoff_max: float = attrs.field(default=8, validator=_not_negative)
     budget: float = attrs.field(default=10, validator=_not_negative)
     budget_ratio: float = attrs.field(default=0.2, validator=_not_negative)
-    hedge: Hedge | None = attrs.field(default=None, validator=_no_hedge)
+    hedge: Hedge | None = attrs.field(default=None, validator=_a_hedge)
 
 
 class RetryBudget:
@@ -184,6 +172,7 @@ class Failure:
         received: Whether any byte of the answer had arrived.
         reused: Whether the connection had been used before.
         delivered: Whether the caller has been given content of the answer.
+        resumable: Whether another attempt can go on where what was delivered ends.
         elapsed: Seconds that the attempt took.
         limit: Of ``budget_exceeded`` and ``rate_exceeded``: what the budget or limit belongs to; None: the caller.
     """
@@ -196,6 +185,7 @@ class Failure:
     received: bool = attrs.field(default=False, kw_only=True)
     reused: bool = attrs.field(default=False, kw_only=True)
     delivered: bool = attrs.field(default=False, kw_only=True)
+    resumable: bool = attrs.field(default=False, kw_only=True)
     elapsed: float = attrs.field(default=math.inf, kw_only=True)
     limit: Scope | None = attrs.field(default=None, kw_only=True)
 
@@ -317,6 +307,21 @@ class Plan:
             self._counts, self._cost = (1, 1), 0.0
         return True
 
+    def hedge(self, deployment: str) -> bool:
+        """Ask for a counted attempt at ``deployment`` beside the one that runs there.
+
+        Returns:
+            Whether it may be made. It is then counted and paid as a repeat there.
+        """
+        if self._effects != "none" or self._attempts >= self._policy.max_attempts or not self._may_repeat(deployment):
+            return False
+        self._start(deployment, total=1, here=1)
+        return True
+
+    def note(self, failure: Failure) -> None:
+        """Remember a failed attempt beside which another still ran; ``next`` is told of that one's failure."""
+        self._remember(failure)
+
     def wait(self, opens_in: float | None, time_left: float = math.inf) -> float | None:
         """How long to wait when everything that the call may still use rests; ask only then.
 
@@ -347,7 +352,7 @@ class Plan:
                 step is looked at, and if that leads nowhere the call fails as ``deadline_limited``.
         """
         history = self._note(failure)
-        steps = () if self._is_final(history, failure) else steps_of(failure.kind, failure.limit)
+        steps = () if self._is_final(history, failure) else _steps(failure)
         history.is_final = not steps
         is_late = False
         for step in steps:
@@ -423,9 +428,7 @@ class Plan:
         self._counts = (total, here)
 
     def _note(self, failure: Failure) -> _History:
-        history = self._history
-        if history is None:
-            history = self._history = _History()
+        history = self._remember(failure)
         route = failure.route
         if not failure.sent and failure.elapsed < _NO_TIME:  # it was no attempt
             total, here = self._counts
@@ -434,6 +437,13 @@ class Plan:
             self._budget.put(route.deployment, self._cost)
         self._counts, self._cost = (0, 0), 0.0
         history.last = failure
+        return history
+
+    def _remember(self, failure: Failure) -> _History:
+        history = self._history
+        if history is None:
+            history = self._history = _History()
+        route = failure.route
         history.failed.add(_route_name(route))
         if failure.kind is Kind.AUTH:
             history.rejected.add(_key_name(route))
@@ -447,7 +457,9 @@ class Plan:
 
     def _is_final(self, history: _History, failure: Failure) -> bool:
         facts = FACTS[failure.kind]
-        if failure.delivered or (facts.resent_once and history.is_resent):
+        if failure.delivered and not failure.resumable:
+            return True
+        if facts.resent_once and history.is_resent:
             return True
         return self._effects != "none" and failure.sent and facts.processed != "no"
 
@@ -460,6 +472,12 @@ class Plan:
         """Tokens for a counted repeat: 1, or 2 when it follows a timeout there."""
         last = self._history.last if self._history is not None else None
         return 2.0 if last is not None and last.route.deployment == deployment and last.kind in _TIMEOUTS else 1.0
+
+
+def _steps(failure: Failure) -> tuple[Step, ...]:
+    """Where to go; an answer that fell silent can be continued where one that was cut can."""
+    stalled = failure.resumable and failure.kind is Kind.STREAM_STALLED
+    return steps_of(Kind.STREAM_TRUNCATED if stalled else failure.kind, failure.limit)
 
 
 def _again_fresh(history: _History, failure: Failure, usable: Sequence[Route]) -> _Offer | None:

@@ -390,5 +390,5 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in STREAM_OPTIONS:
             raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(CALL_OPTIONS))}", field=name)
-        if name not in CALL_OPTIONS and value:
+        if name == "drain" and value:
             raise ConfigError(f"{name}=True is not available in this version", field=name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -34,8 +34,10 @@ from .errors import (
     ProviderTimeoutError,
     RateLimitError,
     RefusedError,
+    StreamBrokenError,
 )
 from .health import Health, Ticket
+from .hedging import Contender, race
 from .hooks import Hooks
 from .kinds import Kind, Scope, Step, outcome_of
 from .prices import PriceBook
@@ -85,6 +87,8 @@ class Flight:
         status: HTTP status of the answer.
         first_token: Seconds from sending to the first content of a stream.
         reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
+        contender: Its place in a race with another attempt of the call; None when it runs alone.
+        heard: Pieces of content that a stream has brought: output tokens, as far as nobody says better.
     """
 
     deployment: Deployment
@@ -102,6 +106,8 @@ class Flight:
     status: int | None = None
     first_token: float | None = None
     reader_seconds: float = 0.0
+    contender: Contender[Response | Failure] | None = None
+    heard: int = 0
 
 
 class Run:
@@ -321,6 +327,8 @@ class Run:
         if deployment.routes and deployment.provider.operations.isdisjoint((self.call.operation,)):
             self._last_error = self._unsupported(deployment)
             return True
+        if not self._suits(deployment):
+            return True
         candidates = await self._selected(awake) if awake else awake
         if not candidates or not plan.enter(deployment.name):
             return True
@@ -329,7 +337,10 @@ class Run:
             if self._time_left() < MIN_ATTEMPT and self.call.attempts:
                 raise self._last_error or self._cut_short()
             more = self._any_usable(later, plan, panic=panic)
-            outcome = await self._attempt(deployment, self._picked(deployment, candidates), fresh=fresh, more=more)
+            if self.machinery.retry.hedge is None or fresh:
+                outcome = await self._attempt(deployment, self._picked(deployment, candidates), fresh=fresh, more=more)
+            else:
+                outcome = await self._hedged(deployment, candidates, plan, panic=panic, more=more)
             if isinstance(outcome, Response):
                 return outcome
             move = plan.next(
@@ -351,6 +362,39 @@ class Run:
             candidates = await self._selected(move.routes)
             if not candidates:
                 return True
+
+    async def _hedged(
+        self, deployment: Deployment, candidates: Sequence[Route], plan: Plan, *, panic: bool, more: bool
+    ) -> Response | Failure:
+        """An attempt, and a second one beside it on another route when the first is slow to answer."""
+        hedge, times = self.machinery.retry.hedge, deployment.answer_times
+        assert hedge is not None  # noqa: S101 # asked before
+        if self.call.request.stream:
+            times = deployment.first_token_times
+        first = self._picked(deployment, candidates)
+        after = hedge.seconds(times)
+        if after is None or after >= self._time_left():
+            return await self._attempt(deployment, first, fresh=False, more=more)
+
+        def attempt(route: Route) -> Callable[[Contender[Response | Failure]], Awaitable[Response | Failure]]:
+            return lambda place: self._attempt(deployment, route, fresh=False, more=more, contender=place)
+
+        async def challenge() -> Callable[[Contender[Response | Failure]], Awaitable[Response | Failure]] | None:
+            awake = self.machinery.health.usable(deployment.routes, ignore_breakers=panic)
+            others: Sequence[Route] = [route for route in plan.candidates(awake) if route.key_id != first.key_id]
+            try:
+                others = await self._selected(others) if others else others
+            except CallError:  # a plugin that closes leaves no second route; the first attempt goes on
+                return None
+            if not others or not plan.hedge(deployment.name):
+                return None
+            return attempt(self._picked(deployment, others))
+
+        *lost, outcome = await race(attempt(first), challenge, after)
+        for failure in lost:
+            if isinstance(failure, Failure):
+                plan.note(failure)
+        return outcome
 
     def _any_usable(self, deployments: Sequence[Deployment], plan: Plan, *, panic: bool) -> bool:
         health = self.machinery.health
@@ -407,7 +451,15 @@ class Run:
         """The request as the adapter gets it: the model by its name at the provider."""
         return attrs.evolve(self.call.request, model=deployment.model)
 
-    async def _attempt(self, deployment: Deployment, route: Route, *, fresh: bool, more: bool) -> Response | Failure:
+    async def _attempt(
+        self,
+        deployment: Deployment,
+        route: Route,
+        *,
+        fresh: bool,
+        more: bool,
+        contender: Contender[Response | Failure] | None = None,
+    ) -> Response | Failure:
         """One attempt, from its reservation to its settling. A failure is told, with ``_last_error`` set."""
         machinery, call = self.machinery, self.call
         clock, hooks = machinery.clock, machinery.hooks
@@ -421,7 +473,7 @@ class Run:
         call.attempts = (*call.attempts, attempt)
         ticket = machinery.health.begin(route)
         token = deployment.begin(route.key_id, stream=call.request.stream)
-        flight = Flight(deployment, route, attempt, ticket, token, clock())
+        flight = Flight(deployment, route, attempt, ticket, token, clock(), contender=contender)
         response: Response | None = None
         error: Exception | None = None
         try:
@@ -462,6 +514,7 @@ class Run:
             received=flight.received,
             reused=flight.reused,
             delivered=self._is_committed(),
+            resumable=self._is_resumable(error, deployment),
             elapsed=attempt.latency or 0.0,
             limit=_limit_of(error),
         )
@@ -500,7 +553,10 @@ class Run:
         flight.received = True
         flight.html = reply.body[:1] == b"<"
         self._note_quotas(flight, reply.headers)
-        return deployment.provider.decode(self._request_for(deployment), reply)
+        response = deployment.provider.decode(self._request_for(deployment), reply)
+        if flight.contender is not None:
+            await flight.contender.claim()
+        return response
 
     def _attempt_seconds(self, *, more: bool) -> float | None:
         """How long a plain attempt may take: half of the whole while another deployment is left to try."""
@@ -535,6 +591,7 @@ class Run:
         if response is not None:
             attempt.outcome, attempt.usage = "ok", usage
             attempt.cost = self._cost(attempt, response)
+            deployment.learn_prompt(attempt.input_upper, response.usage.input_tokens)
         elif isinstance(error, CallError):
             self._complete(error, flight)
             kind, retry_after = error.kind, error.retry_after
@@ -543,6 +600,11 @@ class Run:
                 attempt.status = error.status if error.status is not None else flight.status
         elif error is not None:
             attempt.outcome = "failed"
+        if response is None and flight.heard:
+            attempt.usage = spent = self._spent(flight, error)
+            attempt.cost = None if attempt.price is None else attempt.price.cost(spent)
+        if machinery.retry.hedge is not None:
+            _note_times(flight, stream=self.call.request.stream)
         outcome = outcome_of(kind, attempt.status, retry_after)
         if error is not None and kind is None:
             outcome = "client"
@@ -569,6 +631,14 @@ class Run:
             return effective
         return kind
 
+    def _spent(self, flight: Flight, error: Exception | None) -> Usage:
+        """What an answer that came in part was counted as: the provider's last word, else an estimate."""
+        partial = error.partial if isinstance(error, StreamBrokenError) else None
+        if partial is not None and partial.usage.input_tokens:
+            return partial.usage
+        prompt = flight.deployment.prompt_tokens(flight.attempt.input_upper)
+        return Usage(input_tokens=prompt, output_tokens=flight.heard, requests=1)
+
     def _cost(self, attempt: Attempt, response: Response) -> Decimal | None:
         """USD of an answer, at the price of the model that gave it where that is another one."""
         price = attempt.price
@@ -594,6 +664,14 @@ class Run:
     def _is_committed(self) -> bool:
         """Whether the caller has been given content."""
         return False
+
+    def _is_resumable(self, error: CallError, deployment: Deployment) -> bool:  # noqa: ARG002 # streams ask
+        """Whether another attempt may go on where this one broke off."""
+        return False
+
+    def _suits(self, deployment: Deployment) -> bool:  # noqa: ARG002 # streams ask
+        """Whether a deployment can do what is left to do."""
+        return True
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -721,6 +799,20 @@ def _sum(attempts: Sequence[Attempt]) -> tuple[Usage, Decimal | None]:
         else:
             cost += attempt.cost
     return usage, cost if known else None
+
+
+def _note_times(flight: Flight, *, stream: bool) -> None:
+    """Remember how long an answer took, for when to hedge the next.
+
+    Of an attempt that lost its race the time until then counts: without the slow ones the percentile would sink.
+    """
+    attempt, deployment = flight.attempt, flight.deployment
+    has_lost = flight.contender is not None and flight.contender.has_lost
+    if (attempt.outcome == "ok" or has_lost) and attempt.latency is not None:
+        if stream:
+            deployment.first_token_times.add(attempt.latency if flight.first_token is None else flight.first_token)
+        else:
+            deployment.answer_times.add(attempt.latency)
 
 
 def _too_slow(route: Route, seconds: float) -> ProviderTimeoutError:

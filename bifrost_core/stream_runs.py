@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import anyio
+import attrs
 
+from .attempts import Attempt
 from .calls import Call
+from .deployments import Deployment
 from .errors import CallError, ProviderTimeoutError, StreamBrokenError
 from .hooks import FilterChain
 from .kinds import Kind
-from .providers.base import StreamDecoder
+from .providers.base import Continues, StreamDecoder
 from .replay import as_delivered, chunks_of
 from .responses import ChatResponse, Response
+from .resuming import Seam, joined
+from .retries import Failure
 from .runs import Flight, Machinery, Run
 from .sender import ReplyStream, SendError, SendLimits
 from .timeouts import Timeout
-from .types import Chunk
+from .types import Chunk, Request, Route
 from .wire import HttpCall
 
 __all__ = ["StreamRun"]
@@ -31,6 +36,17 @@ _BUFFER: Final = 8  # reads from the provider that wait for the caller
 _TIMER_SLACK: Final = 0.05
 _PREAMBLE_EVENTS: Final = 64
 _PREAMBLE_BYTES: Final = 256 * 1024
+
+
+@attrs.define(eq=False)
+class _Reading:
+    """What one attempt has brought and not yet handed out."""
+
+    decoder: StreamDecoder
+    seam: Seam
+    preamble: list[Chunk] = attrs.field(factory=list[Chunk])  # before the first content: another may still answer
+    size: int = 0  # bytes of the preamble
+    tail: list[Chunk] = attrs.field(factory=list[Chunk])  # the last chunks, kept until the attempt is settled
 
 
 class StreamRun(Run):
@@ -44,9 +60,10 @@ class StreamRun(Run):
         self._filters: FilterChain | None = None
         self._delivered: list[Chunk] | None = None  # kept only where a filter may have changed something
         self._held: list[Chunk] | None = None  # kept only where a guardrail judges the whole answer first
-        self._preamble: list[Chunk] = []
-        self._preamble_bytes = 0
-        self._tail: list[Chunk] = []  # the last chunks, kept until the attempt is settled
+        self._reading: _Reading | None = None  # of the attempt that answers
+        self._broken: StreamBrokenError | None = None  # what the answer broke off with, while it is being resumed
+        self._broken_attempts: list[Attempt] = []
+        self._said = Seam()  # what they brought
         self._send, self._receive = anyio.create_memory_object_stream[list[Chunk]](_BUFFER)
 
     # -- the reader's side ----------------------------------------------------------------------
@@ -101,7 +118,8 @@ class StreamRun(Run):
 
     async def _end(self, response: Response) -> Response:
         """Hand out the last chunks, and what the filters still hold."""
-        chunks, self._tail = self._tail, []
+        chunks = [] if self._reading is None else self._reading.tail
+        self._reading = None
         if self._filters is not None:
             chunks = [out for chunk in chunks for out in self._filters.feed(chunk)] + self._filters.finish()
         await self._hand_out(chunks)
@@ -133,9 +151,9 @@ class StreamRun(Run):
             pool=self.timeout.pool,
         )
         self._phase = "first_byte"
-        self._begin_answer()
+        self._make_filters()
         key = deployment.keys[flight.route.key_id]
-        decoder = deployment.provider.decoder(self._request_for(deployment))
+        reading = _Reading(deployment.provider.decoder(self._request_for(deployment)), self._next_seam())
         response: Response | None = None
         broken: SendError | None = None
         with anyio.CancelScope(deadline=anyio.current_time() + self.timeout.first_token) as silence:
@@ -145,37 +163,43 @@ class StreamRun(Run):
                 self._note_quotas(flight, stream.headers)
                 if not stream.is_success:
                     return deployment.provider.decode(self._request_for(deployment), await stream.reply())
-                response = await self._read(flight, stream, decoder, silence)
+                response = await self._read(flight, stream, reading, silence)
                 await stream.finish()
             except SendError as exc:
                 broken = exc
             finally:
                 await stream.aclose()
         if broken is not None:
-            raise self._break(flight, broken, decoder)
+            raise self._break(flight, broken, reading)
         if response is None:
-            raise self._silent(flight, decoder)
+            raise self._silent(flight, reading)
         return response
 
-    def _begin_answer(self) -> None:
-        """Forget what an earlier attempt said; nothing of it has gone out."""
+    def _make_filters(self) -> None:
+        """Ask for the call's filters, once, and before anything is sent."""
         hooks = self.machinery.hooks
-        self._preamble, self._preamble_bytes = [], 0
-        self._tail = []
-        self._held = None if hooks.guard_stream is None else []
         if self._filters is None and hooks.stream_filter is not None:
             self._filters = hooks.stream_filter(self.call)
             self._delivered = None if self._filters is None else []
 
+    async def _begin_answer(self, flight: Flight, reading: _Reading) -> None:
+        """This attempt answers. What an earlier one said is forgotten where nothing of it has gone out."""
+        if flight.contender is not None:
+            await flight.contender.claim()
+        self._reading = reading
+        self._held = None if self.machinery.hooks.guard_stream is None else []
+
     async def _read(
-        self, flight: Flight, stream: ReplyStream, decoder: StreamDecoder, silence: anyio.CancelScope
+        self, flight: Flight, stream: ReplyStream, reading: _Reading, silence: anyio.CancelScope
     ) -> Response:
         """Read, decode and hand out until the answer is whole."""
-        clock, idle = self.machinery.clock, self.timeout.idle
+        clock, idle, decoder = self.machinery.clock, self.timeout.idle, reading.decoder
         async for data in stream:
-            chunks = decoder.feed(data)
+            chunks = reading.seam.feed(decoder.feed(data))
             if any(chunk.has_content for chunk in chunks):
+                flight.heard += sum(chunk.has_content for chunk in chunks)
                 if flight.first_token is None:
+                    await self._begin_answer(flight, reading)
                     flight.first_token = clock() - flight.started
                     flight.deployment.balancer.first_token(flight.token)
                     self._phase = "idle"
@@ -184,27 +208,35 @@ class StreamRun(Run):
                 if abs(until - silence.deadline) > idle * _TIMER_SLACK:
                     silence.deadline = until
             if decoder.error is not None or decoder.done:
-                self._tail = chunks
+                reading.tail = chunks
                 break
-            await self._take(flight, chunks, len(data), silence)
+            await self._take(flight, chunks, len(data), reading, silence)
         if decoder.error is not None:
-            await self._take(flight, self._tail, 0, silence)
-            raise self._retold(decoder.error)
-        response = decoder.finish()
-        self._tail = [*self._preamble, *self._tail]
-        self._preamble = []
+            await self._take(flight, reading.tail, 0, reading, silence)
+            raise self._retold(decoder.error, reading)
+        response = _end_of(decoder)
+        if isinstance(response, CallError):
+            raise self._retold(response, reading)
+        if self._reading is not reading:  # an answer without content
+            await self._begin_answer(flight, reading)
+        reading.tail = [*reading.preamble, *reading.tail]
+        reading.preamble = []
         return response
 
-    async def _take(self, flight: Flight, chunks: list[Chunk], size: int, silence: anyio.CancelScope) -> None:
+    async def _take(
+        self, flight: Flight, chunks: list[Chunk], size: int, reading: _Reading, silence: anyio.CancelScope
+    ) -> None:
         """Hand chunks on; before the first content they are held back, so that another route may still answer."""
         if flight.first_token is None:
-            self._preamble += chunks
-            self._preamble_bytes += size
-            if len(self._preamble) <= _PREAMBLE_EVENTS and self._preamble_bytes <= _PREAMBLE_BYTES:
+            reading.preamble += chunks
+            reading.size += size
+            if len(reading.preamble) <= _PREAMBLE_EVENTS and reading.size <= _PREAMBLE_BYTES:
                 return
             chunks = []
-        if self._preamble:
-            chunks, self._preamble = [*self._preamble, *chunks], []
+            if self._reading is not reading:
+                await self._begin_answer(flight, reading)
+        if reading.preamble:
+            chunks, reading.preamble = [*reading.preamble, *chunks], []
         if not chunks:
             return
         if self.first_token_at is None and flight.first_token is not None:
@@ -251,9 +283,70 @@ class StreamRun(Run):
         if flight is not None:
             flight.reader_seconds += clock() - before
 
+    # -- going on where an answer broke off -------------------------------------------------------
+
+    async def _attempts(self) -> Response:
+        response = await super()._attempts()
+        if self._broken is None or not isinstance(response, ChatResponse) or self._reading is None:
+            return response
+        return joined(self._reading.seam.whole(response.text), self._broken_attempts, response)
+
+    async def _attempt(self, deployment: Deployment, route: Route, **how: Any) -> Response | Failure:
+        outcome = await super()._attempt(deployment, route, **how)
+        if isinstance(outcome, Failure) and outcome.resumable:
+            self._keep_said()
+        return outcome
+
+    def _keep_said(self) -> None:
+        """Remember what was said until now: the next attempt goes on from there."""
+        error = self._last_error
+        if isinstance(error, StreamBrokenError):
+            text = self._text_so_far(self._reading)
+            if error.partial is not None:
+                self._broken = error
+            self._broken_attempts += [attempt for attempt in self.call.attempts if attempt.error is error]
+            self._said = Seam(text)
+            self._encoded.clear()
+        # An attempt to go on that failed before it said anything is on the error that the caller gets.
+        self._last_error = self._broken
+
+    def _text_so_far(self, reading: _Reading | None) -> str:
+        partial = None if reading is None else _chat(reading.decoder.partial())
+        return self._said.said if reading is None or partial is None else reading.seam.whole(partial.text)
+
+    def _next_seam(self) -> Seam:
+        return Seam(self._said.said)
+
+    def _is_resumable(self, error: CallError, deployment: Deployment) -> bool:
+        if not self.call.options.get("resume") or not self.committed or self._held is not None:
+            return False
+        if not isinstance(error, StreamBrokenError):
+            return self._broken is not None
+        partial = None if self._reading is None else _chat(self._reading.decoder.partial())
+        if partial is not None and (partial.reasoning or partial.tool_calls):
+            return False
+        return self._continued(deployment, self._text_so_far(self._reading)) is not None
+
+    def _suits(self, deployment: Deployment) -> bool:
+        return self._broken is None or self._continued(deployment, self._said.said) is not None
+
+    def _request_for(self, deployment: Deployment) -> Request:
+        request = super()._request_for(deployment)
+        if self._broken is None:
+            return request
+        return self._continued(deployment, self._said.said) or request
+
+    def _continued(self, deployment: Deployment, text: str) -> Request | None:
+        """The request for the rest of the answer; None where the deployment can not go on from ``text``."""
+        provider = deployment.provider
+        if not text or not isinstance(provider, Continues):
+            return None
+        tokens = sum(0 if attempt.usage is None else attempt.usage.output_tokens for attempt in self._broken_attempts)
+        return provider.continued(super()._request_for(deployment), text, tokens)
+
     # -- what breaks ----------------------------------------------------------------------------
 
-    def _break(self, flight: Flight, broken: SendError, decoder: StreamDecoder) -> Exception:
+    def _break(self, flight: Flight, broken: SendError, reading: _Reading) -> Exception:
         """What the transport failed with, as the failure of a stream once content had come."""
         if flight.first_token is None:
             return broken
@@ -263,11 +356,12 @@ class StreamRun(Run):
             StreamBrokenError(
                 error.message,
                 kind=Kind.STREAM_STALLED if stalled else Kind.STREAM_TRUNCATED,
-                partial=_chat(decoder.partial()),
-            )
+                partial=_chat(reading.decoder.partial()),
+            ),
+            reading,
         )
 
-    def _silent(self, flight: Flight, decoder: StreamDecoder) -> CallError:
+    def _silent(self, flight: Flight, reading: _Reading) -> CallError:
         route = flight.route
         if flight.first_token is None:
             return ProviderTimeoutError(
@@ -278,18 +372,29 @@ class StreamRun(Run):
             StreamBrokenError(
                 f"{route.provider} fell silent for {self.timeout.idle:g} s (idle) before its answer was complete",
                 kind=Kind.STREAM_STALLED,
-                partial=_chat(decoder.partial()),
-            )
+                partial=_chat(reading.decoder.partial()),
+            ),
+            reading,
         )
 
-    def _retold(self, error: CallError) -> CallError:
+    def _retold(self, error: CallError, reading: _Reading) -> CallError:
         """The error with the part of the answer that the reader got, and no more."""
         if isinstance(error, StreamBrokenError) and error.partial is not None:
+            if self._broken is not None:
+                error.partial = joined(reading.seam.whole(error.partial.text), self._broken_attempts, error.partial)
             if self._held is not None:
                 error.partial = None
             elif self._delivered is not None:
                 error.partial = as_delivered(error.partial, self._delivered)
         return error
+
+
+def _end_of(decoder: StreamDecoder) -> Response | CallError:
+    """The assembled answer, or what is wrong with its end."""
+    try:
+        return decoder.finish()
+    except CallError as exc:
+        return exc
 
 
 def _chat(response: Response | None) -> ChatResponse | None:

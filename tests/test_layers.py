@@ -21,7 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"attempts"}),
     frozenset({"responses"}),
     frozenset({"calls", "errors", "replay"}),
-    frozenset({"balancing", "hookspecs", "lifespans", "requests", "streams", "structured"}),
+    frozenset({"balancing", "hedging", "hookspecs", "lifespans", "requests", "resuming", "streams", "structured"}),
     frozenset({"engines", "health", "hooks", "operations", "retries"}),
     frozenset({"providers"}),
     frozenset({"catalog", "config", "deployments", "sender"}),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bifrost_core._errors import ConfigError
 from bifrost_core.health import Health
 from bifrost_core.kinds import FACTS, Kind, Scope, Step
-from bifrost_core.retries import MIN_ATTEMPT, Failure, Hedge, Move, Plan, RetryBudget, RetryPolicy
+from bifrost_core.retries import MIN_ATTEMPT, Failure, Move, Plan, RetryBudget, RetryPolicy
 from bifrost_core.testing import FakeClock
 from bifrost_core.types import Route
 
@@ -76,7 +76,6 @@ def test_the_defaults_are_the_contracts() -> None:
         ("backoff_max", float("inf")),
         ("budget", -0.1),
         ("budget_ratio", None),
-        ("hedge", Hedge()),
         ("hedge", "p95"),
     ],
     ids=str,

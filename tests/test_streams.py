@@ -336,3 +336,36 @@ async def test_a_filter_that_breaks_ends_the_stream_closed(server: SimulatedMist
                     raise AssertionError("a word got out")
         assert router.health()[0].in_flight == 0
     assert getattr(caught.value, "call_id", "")
+
+
+class Redact:
+    """Replaces every text."""
+
+    def feed(self, chunk: Chunk) -> list[Chunk]:
+        return [chunk.with_text("*")] if chunk.text else [chunk]
+
+    def finish(self) -> list[Chunk]:
+        return []
+
+
+class Redacting:
+    @hookimpl
+    def bifrost_stream_filter(self) -> Redact:
+        return Redact()
+
+
+@pytest.mark.parametrize("kind", ["truncate", "reset", "not_json", "error_event", "hang"])
+async def test_what_a_filter_removed_is_not_in_the_error_of_a_broken_stream(
+    server: SimulatedMistral, kind: Any
+) -> None:
+    server.fail("a", Fault(kind, after=4))
+    async with router_for(server, plugins=[Redacting()], timeout=Timeout(idle=0.3)) as router:
+        with pytest.raises(StreamBrokenError) as caught:
+            async with router.stream(MODEL, "hi") as stream:
+                async for chunk in stream:
+                    assert set(chunk.text) <= {"*"}
+    partial = caught.value.partial
+    assert partial is not None
+    assert set(partial.text) == {"*"}
+    assert set(partial.message["content"]) == {"*"}
+    assert set(partial.raw["choices"][0]["message"]["content"]) == {"*"}

@@ -25,7 +25,7 @@ from ._adapter import Payload
 from ._chat import call_id, real_id
 from ._reporter import Reporter
 
-__all__ = ["write_chat", "write_fim"]
+__all__ = ["continued_chat", "write_chat", "write_fim"]
 
 _Writer = Callable[[JsonObject, str, Any, Reporter], None]
 
@@ -388,3 +388,35 @@ def write_fim(request: Request, max_output: int | None, reporter: Reporter) -> P
     """
     members, extra = write_members(FIM, "prompt", request, reporter)
     return _limited(members, extra, max_output)
+
+
+_LIMITS: Final = ("max_tokens", "max_completion_tokens")
+
+
+def continued_chat(request: Request, text: str, tokens: int) -> Request | None:
+    """The request that asks for the rest of an answer: the same conversation, and the text as a prefix to go on from.
+
+    None where the text alone does not say how to go on (tools, JSON, log probabilities, several choices, reasoning),
+    and where the caller has given a prefix of their own.
+
+    Source:
+        https://docs.mistral.ai/capabilities/completion/prefix
+    """
+    body = request.body
+    if request.model.startswith("magistral") or body.get("extra_body"):
+        return None
+    if any(body.get(name) for name in ("tools", "logprobs", "top_logprobs", "prompt_logprobs", "prompt_mode")):
+        return None
+    if body.get("n") not in (None, 1) or body.get("reasoning_effort") not in (None, "none"):
+        return None
+    wanted = body.get("response_format")
+    if wanted is not None and not (isinstance(wanted, Mapping) and wanted.get("type") == "text"):
+        return None
+    messages = body.get("messages")
+    if not isinstance(messages, Sequence) or not messages:
+        return None
+    last = messages[-1]
+    if isinstance(last, Mapping) and last.get("role") == "assistant":
+        return None
+    limits = {name: max(1, limit - tokens) for name in _LIMITS if type(limit := body.get(name)) is int}
+    return request.with_body(messages=[*messages, {"role": "assistant", "content": text, "prefix": True}], **limits)

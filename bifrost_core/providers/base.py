@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -14,7 +14,7 @@ from bifrost_core.responses import Response
 from bifrost_core.types import Chunk, Operation, Request
 from bifrost_core.wire import Auth, HttpCall, HttpReply, Network
 
-__all__ = ["Provider", "Quota", "StreamDecoder"]
+__all__ = ["Continues", "Provider", "Quota", "StreamDecoder"]
 
 
 @attrs.frozen
@@ -134,4 +134,22 @@ class Provider(Protocol):
 
     def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
         """What the headers of an answer say is left of the limits; unreadable ones are left out."""
+        ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A provider that can go on with an answer that broke off. Optional, beside ``Provider``."""
+
+    def continued(self, request: Request, text: str, tokens: int) -> Request | None:
+        """The request for the rest of an answer.
+
+        Args:
+            request: As it was first sent; ``request.model`` is the name at the provider.
+            text: What was received of the answer; not empty.
+            tokens: Output tokens that were received; an output limit is lowered by them.
+
+        Returns:
+            None where an answer to this request can not be continued from its text alone.
+        """
         ...

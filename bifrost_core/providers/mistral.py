@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Final
 
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
-from bifrost_core.types import Operation
+from bifrost_core.types import Operation, Request
 
 from ._adapter import Codec, HttpProvider
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
-from ._mistral_chat import write_chat, write_fim
+from ._mistral_chat import continued_chat, write_chat, write_fim
 from .base import Quota
 
 __all__ = ["Mistral"]
@@ -83,6 +83,10 @@ class Mistral(HttpProvider):
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of Mistral's."""
         return _MODELS.fullmatch(model) is not None
+
+    def continued(self, request: Request, text: str, tokens: int) -> Request | None:
+        """The request for the rest of a chat answer that broke off after ``text``; None where it has no such form."""
+        return continued_chat(request, text, tokens) if request.operation is Operation.CHAT else None
 
     def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
         """What the headers say is left of the limits, current and older names; unreadable ones are left out.

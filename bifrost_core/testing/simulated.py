@@ -176,6 +176,10 @@ class Simulated:
         """A decoder for one streamed answer."""
         return self._adapter.decoder(request)
 
+    def continued(self, request: Request, text: str, tokens: int) -> Request | None:
+        """The request for the rest of an answer that broke off."""
+        return self._adapter.continued(request, text, tokens)
+
     def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
         """What the headers say is left of the limits."""
         return self._adapter.quotas(headers)
