@@ -18,7 +18,7 @@ from .health import Health, RouteHealth
 from .hedging import AnswerTimes
 from .keys import Key
 from .providers.base import Provider
-from .types import Route
+from .types import Route, RouteRef
 
 __all__ = ["Deployment", "Deployments", "PickRequest"]
 
@@ -212,6 +212,18 @@ class Deployments:
             )
             self._live[provider, model] = found
         return found
+
+    def route(self, ref: RouteRef) -> Route:
+        """The route of that name.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        self._keys_of(ref.provider)
+        for route in self.find(ref.provider, ref.model).routes:
+            if route.key_id == ref.key_id:
+                return route
+        raise ConfigError(f"no key {ref.key_id!r} of {ref.provider!r} serves {ref.model!r}", field="route")
 
     def live(self) -> list[Deployment]:
         """The deployments that calls have asked for, by name."""

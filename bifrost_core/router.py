@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from .errors import ConfigError
 from .health import Health, RouteHealth
 from .hooks import compile_hooks
 from .keys import Key, Secret, presented
+from .kinds import Scope
 from .lifespans import Lifespans
 from .operations import Operations
 from .prices import PriceBook
@@ -34,7 +36,7 @@ from .sender import Sender
 from .stream_runs import StreamRun
 from .streams import ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Request
+from .types import Request, RouteRef
 
 __all__ = ["Router"]
 
@@ -290,6 +292,33 @@ class Router(Operations):
         self._deployments.remove_key(provider, key_id)
         self._health.forget_key(provider, key_id)
 
+    def open_route(self, route: RouteRef, *, seconds: float | None = None, scope: Scope | str = Scope.ROUTE) -> None:
+        """Let nothing through on a route, as its breaker does when it opens (``RouteHealth.state``).
+
+        Args:
+            route: Such as a ``RouteHealth.route``; ``RouteRef("mistral", "mistral-small-latest", "k1")``.
+            seconds: How long; None: until ``close_route``.
+            scope: How much: the ``route``, its ``key``, ``quota_group``, ``deployment`` or ``provider``.
+
+        Raises:
+            ConfigError: No such route or scope, or ``seconds`` is no time.
+        """
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise ConfigError(f"seconds is a finite time > 0, or None, not {seconds!r}", field="seconds")
+        self._health.open(self._deployments.route(route), seconds or math.inf, scope=_scope(scope))
+
+    def close_route(self, route: RouteRef, *, scope: Scope | str | None = None) -> None:
+        """Let attempts through again, whatever had opened it, and forget how often that happened.
+
+        Args:
+            route: Such as a ``RouteHealth.route``.
+            scope: As for ``open_route``; None: everything that keeps the route from being used.
+
+        Raises:
+            ConfigError: No such route or scope.
+        """
+        self._health.close(self._deployments.route(route), scope=None if scope is None else _scope(scope))
+
     def health(self) -> list[RouteHealth]:
         """The state of every route of every deployment that calls have asked for."""
         report: list[RouteHealth] = []
@@ -384,6 +413,13 @@ class Router(Operations):
                         field=key.id,
                     )
                 self._deployments.replace_key(provider, key.resolve(answer))
+
+
+def _scope(name: Scope | str) -> Scope:
+    try:
+        return Scope(name)
+    except ValueError:
+        raise ConfigError(f"{name!r} is no scope; there are {', '.join(Scope)}", field="scope") from None
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -16,11 +16,12 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from .errors import ConfigError
 from .health import RouteHealth
 from .keys import Key, Secret, presented
+from .kinds import Scope
 from .responses import ChatResponse, Response
 from .router import Router
 from .sync_streams import SyncChatStream, SyncResponseStream
 from .timeouts import Timeout
-from .types import Messages, Request
+from .types import Messages, Request, RouteRef
 
 __all__ = ["SyncRouter"]
 
@@ -210,6 +211,14 @@ class SyncRouter:
     def remove_key(self, provider: str, key_id: str) -> None:
         """As ``Router.remove_key``."""
         self.portal().call(self._router.remove_key, provider, key_id)
+
+    def open_route(self, route: RouteRef, *, seconds: float | None = None, scope: Scope | str = Scope.ROUTE) -> None:
+        """As ``Router.open_route``."""
+        self.portal().call(partial(self._router.open_route, route, seconds=seconds, scope=scope))
+
+    def close_route(self, route: RouteRef, *, scope: Scope | str | None = None) -> None:
+        """As ``Router.close_route``."""
+        self.portal().call(partial(self._router.close_route, route, scope=scope))
 
     def health(self) -> list[RouteHealth]:
         """As ``Router.health``."""
