@@ -13,9 +13,8 @@ import msgspec
 
 from bifrost_core.kinds import Kind
 
-from .mistral._bodies import Event
 from .mistral._errors import status_error, usual_error
-from .mistral._exchange import Reply
+from .mistral._replies import DONE, JSON, SSE, Event, Reply
 from .mistral.laws import Fault
 
 __all__ = ["Plan", "plan_fault", "plan_whole", "strikes_early"]
@@ -27,8 +26,6 @@ _AFTER: Final = 2  # events before a fault in mid-stream
 _BLOCK: Final = 64 * 1024
 _BIG: Final = 64 * 2**20
 _GZIP: Final = 31  # zlib's wbits for a gzip header
-_JSON: Final = "application/json"
-_SSE: Final = "text/event-stream; charset=utf-8"
 _PAGE: Final = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>\n"
 _BROKEN: Final = b'{"id":"0","object":"chat.completion","choices":[{"index":0,"mess'
 
@@ -130,9 +127,7 @@ def _html(fault: Fault, _stream: bool) -> Plan:
 
 
 def _empty(fault: Fault, stream: bool) -> Plan:
-    return Plan(
-        status=fault.status or 200, headers=[("content-type", _SSE if stream else _JSON), *fault.headers.items()]
-    )
+    return Plan(status=fault.status or 200, headers=[("content-type", SSE if stream else JSON), *fault.headers.items()])
 
 
 _ENDS: Final[dict[str, Callable[[Fault, bool], Plan]]] = {"hang": _hang, "reset": _lost, "close": _lost}
@@ -194,7 +189,7 @@ def _truncate(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
 
 
 def _no_done(_fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
-    return _begin(reply, _events(reply, reply.events[:-1]))
+    return _begin(reply, _events(reply, [event for event in reply.events if event.data != DONE]))
 
 
 def _not_json(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:

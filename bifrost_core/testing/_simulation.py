@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import Final, NoReturn, cast
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
-import msgspec
 
 from bifrost_core.engines.base import Exchange, HttpStream, TransportError
 from bifrost_core.kinds import Kind
 
 from ._plans import Plan, Step, plan_fault, plan_whole, strikes_early
-from .mistral import _validation as validation
-from .mistral._answers import make_answer
-from .mistral._bodies import Generation, chat_body, chat_events, embeddings_body, moderations_body
+from .mistral._endpoints import Asked, find_endpoint
 from .mistral._errors import ApiError
-from .mistral._exchange import Reply
+from .mistral._replies import Reply
 from .mistral._service import KeyState, Service
-from .mistral.catalogue import SimulatedModel
 from .mistral.journal import ServedRequest
 
 __all__ = ["SimulatedEngine"]
 
-_SSE: Final = "text/event-stream; charset=utf-8"
-_DIMENSIONS: Final = 1024  # of a made-up embedding
+_MAX_BODY: Final = 32 * 2**20  # bytes, as many as the server on loopback takes by default
 
 
 class SimulatedEngine:
     """The simulation as an engine: what goes out as bytes comes back as bytes. See ``HttpEngine``."""
 
-    def __init__(self, service: Service, models: frozenset[str] | None) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._models = models
 
     async def open(self, exchange: Exchange) -> HttpStream:
         """Answer one request.
@@ -46,7 +40,7 @@ class SimulatedEngine:
         """
         if exchange.on_sent is not None:
             exchange.on_sent()
-        served = _Served(self._service, self._models, exchange)
+        served = _Served(self._service, exchange)
         try:
             return await served.head()
         except BaseException as exc:
@@ -61,11 +55,10 @@ class SimulatedEngine:
 class _Served:
     """One request and its answer. See ``HttpStream``."""
 
-    def __init__(self, service: Service, models: frozenset[str] | None, exchange: Exchange) -> None:
+    def __init__(self, service: Service, exchange: Exchange) -> None:
         self.status = 0
         self.headers: Sequence[tuple[bytes, bytes]] = ()
         self._service = service
-        self._models = models
         self._exchange = exchange
         self._arrived = anyio.current_time()
         self._heard = 0.0  # when the last bytes came, in seconds after arrival
@@ -82,8 +75,6 @@ class _Served:
         self._state = _find(service, credential)
         if self._state is not None:
             self._record.key_id = self._state.id
-        if service.keep_bodies:
-            self._record.body = exchange.body
         service.begin(self._record, self._state)
         self._rng = _rng(service, self._state, self._record.number)
         self._request_id = f"{self._rng.getrandbits(128):032x}"
@@ -192,9 +183,8 @@ class _Served:
         if record.ended_after is not None:
             return
         if reply is not None and self._bills:
-            record.prompt_tokens = reply.prompt_tokens
             streamed = self._tokens is not None and bool(reply.events)
-            record.completion_tokens = self._tokens or 0 if streamed else reply.generated(self._elapsed)
+            reply.bill(record, self._tokens or 0 if streamed else reply.generated(self._elapsed))
         record.ended_after = self._elapsed
         self._service.end(record, self._state)
 
@@ -207,21 +197,36 @@ class _Served:
             ApiError: It is refused.
         """
         service, state, record, exchange = self._service, self._state, self._record, self._exchange
+        content_type = _header(exchange, b"content-type")
+        content = await _read_body(exchange.body)
+        if service.keep_bodies and "multipart/" not in content_type:
+            record.body = content
+        found = find_endpoint(exchange.method, record.path)
+        if found is None:
+            raise ApiError.gateway(404, "no Route matched with those values", self._request_id)
         if state is None:
             raise ApiError.detail(401, "Invalid API Key")
-        first_token = state.key.latency.draw(self._rng)
-        body: dict[str, Any] = validation.parse_body(exchange.body) if exchange.method == "POST" else {}
-        record.stream = body.get("stream") is True
-        model = body.get("model")
-        record.model = model if isinstance(model, str) else None
+        url = urlsplit(exchange.url)
+        asked = Asked(
+            service=service,
+            state=state,
+            record=record,
+            rng=self._rng,
+            endpoint=found[0],
+            path_id=found[1],
+            query=url.query,
+            base_url=f"{url.scheme}://{url.netloc}",
+            content_type=content_type,
+            content=content,
+            first_token=state.key.latency.draw(self._rng),
+        )
+        asked.read()
         fault, factor = service.pick_fault(state, record.number, record.stream)
         record.fault = fault.kind if fault is not None else "slow" if factor != 1.0 else None
 
         def make_reply() -> Reply:
-            reply = self._answer(state, body, first_token)
-            reply.first_token *= factor
-            reply.tokens_per_second /= factor or 1.0
-            self._reply = reply
+            self._reply = reply = asked.answer()
+            reply.slow_down(factor)
             return reply
 
         if fault is None:
@@ -233,57 +238,6 @@ class _Served:
         if fault.kind == "hold":
             await self._hold(state)
         return plan_fault(fault, reply, self._rng, stream=record.stream, request_id=self._request_id)
-
-    def _answer(self, state: KeyState, body: dict[str, Any], first_token: float) -> Reply:
-        """The reply to a request that nothing is wrong with.
-
-        Raises:
-            ApiError: Something is.
-        """
-        service, record = self._service, self._record
-        if record.path == "/v1/models":
-            listed = [model.entry(name) for name, model in service.models.items()]
-            return Reply(headers=[], body=msgspec.json.encode({"object": "list", "data": listed}))
-        check = _CHECKS.get(record.path)
-        if check is None:
-            raise ApiError.gateway(404, "no Route matched with those values", self._request_id)
-        check(body)
-        name: str = body["model"]
-        if self._models is not None and name not in self._models:
-            raise ApiError.object(400, "invalid_model", "1500", f"Invalid model: {name}")
-        quota = service.admit(state, SimulatedModel(name))
-        reply_id = f"{self._rng.getrandbits(128):032x}"
-        reply = Reply(headers=[], first_token=first_token, tokens_per_second=state.key.latency.tokens_per_second)
-        if record.path.endswith("completions"):
-            answers = [
-                make_answer(body, self._rng, state.key.output_tokens, service.answer) for _ in range(body.get("n") or 1)
-            ]
-            generation = Generation(
-                id=reply_id,
-                created=int(service.clock.time()),
-                model=name,
-                prompt_tokens=max(1, len(self._exchange.body) // 4),
-                answers=tuple(answers),
-            )
-            reply.prompt_tokens = generation.prompt_tokens
-            reply.completion_tokens = generation.completion_tokens
-            if record.stream:
-                reply.content_type = _SSE
-                reply.events = chat_events(generation, self._rng)
-            else:
-                reply.body = chat_body(generation)
-        else:
-            texts: list[str] = [body["input"]] if isinstance(body["input"], str) else body["input"]
-            reply.prompt_tokens = sum(1 + len(text.encode()) // 4 for text in texts)
-            if record.path.endswith("embeddings"):
-                size: int = body.get("output_dimension") or _DIMENSIONS
-                reply.body = embeddings_body(reply_id, name, body, size, reply.prompt_tokens, service.seed)
-            else:
-                reply.body = moderations_body(reply_id, name, name, texts, reply.prompt_tokens)
-        quota.charge(reply.prompt_tokens + reply.completion_tokens)
-        if not record.stream:
-            reply.headers = [*quota.headers()]
-        return reply
 
     def _refusal(self, error: ApiError) -> Plan:
         headers = [("content-type", error.content_type)] if error.content_type else []
@@ -306,9 +260,34 @@ def _rng(service: Service, state: KeyState | None, number: int) -> random.Random
     return random.Random(f"{service.seed}/{state.id}/{number}") if state is not None else service.stranger()
 
 
-_CHECKS: Final[dict[str, Callable[[dict[str, Any]], None]]] = {
-    "/v1/chat/completions": validation.check_chat,
-    "/v1/fim/completions": validation.check_fim,
-    "/v1/embeddings": validation.check_embeddings,
-    "/v1/moderations": validation.check_moderations,
-}
+def _header(exchange: Exchange, wanted: bytes) -> str:
+    """The value of one header, or nothing."""
+    return next((value.decode("latin-1") for name, value in exchange.headers if name == wanted), "")
+
+
+async def _read_body(body: object) -> bytes:
+    """What a request carries: bytes, or pieces that an iterator of either kind gives.
+
+    Raises:
+        ApiError: 413: it is larger than the service takes.
+        TypeError: It is something else.
+    """
+    if isinstance(body, bytes):
+        return _bounded(body)
+    whole = bytearray()
+    if isinstance(body, AsyncIterable):
+        async for piece in cast("AsyncIterable[bytes]", body):
+            whole += _bounded(piece, len(whole))
+    elif isinstance(body, Iterable):
+        for piece in cast("Iterable[bytes]", body):
+            whole += _bounded(piece, len(whole))
+    else:
+        msg = f"a body is bytes or gives pieces of bytes, not {type(body).__name__}"
+        raise TypeError(msg)
+    return bytes(whole)
+
+
+def _bounded(piece: bytes, before: int = 0) -> bytes:
+    if before + len(piece) > _MAX_BODY:
+        raise ApiError.gateway(413, "request body too large", None)
+    return piece

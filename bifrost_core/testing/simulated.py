@@ -25,6 +25,7 @@ from bifrost_core.wire import Auth, HttpCall, HttpReply, Network
 
 from ._simulation import SimulatedEngine
 from .mistral._answers import AnswerLaw
+from .mistral._endpoints import find_endpoint
 from .mistral._service import Service
 from .mistral.catalogue import SimulatedModel
 from .mistral.journal import KeyCounters, ServedRequest
@@ -34,8 +35,21 @@ __all__ = ["Simulated"]
 
 _BASE: Final = "https://simulated.invalid"  # RFC 6761: a name that never resolves
 _START: Final = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC, where the wall clock of a simulation begins
-_OPERATIONS: Final = frozenset(
-    {Operation.CHAT, Operation.FIM, Operation.EMBEDDINGS, Operation.MODERATION, Operation.MODELS}
+_WHERE: Final = {  # each operation in Mistral's API, by name, as an adapter may know fewer or more of them
+    "chat": "/v1/chat/completions",
+    "responses": "/v1/chat/completions",  # Mistral's own endpoint is in no edition of its documentation
+    "fim": "/v1/fim/completions",
+    "embeddings": "/v1/embeddings",
+    "moderation": "/v1/moderations",
+    "classification": "/v1/classifications",
+    "transcription": "/v1/audio/transcriptions",
+    "speech": "/v1/audio/speech",
+    "ocr": "/v1/ocr",
+    "files": "/v1/files",
+    "models": "/v1/models",
+}
+_SERVED: Final = frozenset(
+    name for name, path in _WHERE.items() if find_endpoint("GET" if name == "models" else "POST", path) is not None
 )
 
 
@@ -113,7 +127,7 @@ class Simulated:
             raise ConfigError("a simulated provider has keys, each with a name of its own", field="keys")
         self._models = None if models is None else frozenset(models)
         self._loop_time = _LoopTime()
-        known = sorted(self._models or (prices or {}))
+        known = sorted((prices or {}) if self._models is None else self._models)
         self._service = Service(
             listed,
             [SimulatedModel(model) for model in known],
@@ -122,10 +136,12 @@ class Simulated:
             answer=answer,
             journal_size=journal_size,
             keep_bodies=keep_bodies,
+            only_listed=self._models is not None,
+            all_capable=True,
         )
         made = [Key(_credential(str(key.id)), id=key.id, quota_group=key.quota_group) for key in listed]
         self._adapter = Mistral(made, base_url=_BASE, name=name)
-        self._engine = SimulatedEngine(self._service, self._models)
+        self._engine = SimulatedEngine(self._service)
         self._prices = MappingProxyType({f"{name}/{model}": price for model, price in (prices or {}).items()})
 
     # -- what a Router asks ----------------------------------------------------------------------------------
@@ -142,8 +158,8 @@ class Simulated:
 
     @property
     def operations(self) -> frozenset[Operation]:
-        """What it serves."""
-        return self._adapter.operations & _OPERATIONS
+        """What it serves: all that the adapter writes and the simulated service answers."""
+        return frozenset(operation for operation in self._adapter.operations if operation.value in _SERVED)
 
     @property
     def auth(self) -> Auth:

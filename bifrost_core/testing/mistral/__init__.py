@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .catalogue import DEFAULT_MODELS, SimulatedModel
-from .journal import KeyCounters, ServedRequest
+from .journal import KeyCounters, ServedPart, ServedRequest
 from .laws import Fault, FaultKind, Latency, SimulatedKey
 from .server import SimulatedMistral
 
@@ -16,6 +16,7 @@ __all__ = [
     "FaultKind",
     "KeyCounters",
     "Latency",
+    "ServedPart",
     "ServedRequest",
     "SimulatedKey",
     "SimulatedMistral",

@@ -1,28 +1,23 @@
-"""Mistral's successful replies, member by member.
+"""Mistral's answers to chat and FIM, member by member.
 
 Source:
-    https://docs.mistral.ai/api (chat completions, FIM, embeddings, moderations) and replies as they
-    come since 2026: usage beside the last ``finish_reason``, a padding member ``p`` in most events.
+    https://docs.mistral.ai/api (chat completions, FIM) and replies as they come since 2026: usage beside
+    the last ``finish_reason``, a padding member ``p`` in most events.
 """
 
 from __future__ import annotations
 
-import array
-import base64
-import hashlib
-import math
 import random
-import sys
 from collections.abc import Iterator
 
 import attrs
 import msgspec
 
 from ._answers import Answer, Json, ToolCall, call_tokens
+from ._replies import DONE, Event
 
-__all__ = ["DONE", "Event", "Generation", "chat_body", "chat_events", "embeddings_body", "moderations_body"]
+__all__ = ["Generation", "chat_body", "chat_events"]
 
-DONE = b"data: [DONE]\n\n"
 _PADDING = "abcdefghijklmnopqrstuvwxyz0123456789"
 _MAX_PIECE = 4  # tokens of one event
 
@@ -62,19 +57,6 @@ class Generation:
             "prompt_tokens_details": {"cached_tokens": 0},
             "service_tier": "standard",
         }
-
-
-@attrs.frozen
-class Event:
-    """One event of a stream.
-
-    Attributes:
-        tokens: Output tokens generated when it is sent, all earlier events included.
-        data: The whole frame, blank line included.
-    """
-
-    tokens: int
-    data: bytes
 
 
 def _calls(calls: tuple[ToolCall, ...]) -> list[Json]:
@@ -185,92 +167,3 @@ def chat_events(generation: Generation, rng: random.Random) -> list[Event]:
         events.append(Event(total, frame + b"}\n\n"))
     events.append(Event(total, DONE))
     return events
-
-
-def embeddings_body(request_id: str, model: str, body: Json, dimensions: int, prompt_tokens: int, seed: int) -> bytes:
-    """The body of an embeddings reply.
-
-    A text has the same vector in every reply of a server with the same seed.
-    """
-    texts: list[str] = [body["input"]] if isinstance(body["input"], str) else body["input"]
-    form = body.get("output_dtype") or "float"
-    data = [
-        {
-            "object": "embedding",
-            "embedding": _vector(f"{seed}/{model}/{text}", dimensions, form, body.get("encoding_format") == "base64"),
-            "index": index,
-        }
-        for index, text in enumerate(texts)
-    ]
-    usage = {
-        "prompt_audio_seconds": None,
-        "prompt_tokens": prompt_tokens,
-        "total_tokens": prompt_tokens,
-        "completion_tokens": 0,
-        "request_count": None,
-        "prompt_tokens_details": None,
-    }
-    return _encode({"id": request_id, "object": "list", "data": data, "model": model, "usage": usage})
-
-
-def _vector(seed: str, dimensions: int, form: str, as_base64: bool) -> list[float] | str:
-    """A vector of length one, in the number format that was asked for."""
-    rng = random.Random(seed)
-    raw = [rng.uniform(-1, 1) for _ in range(dimensions)]
-    if form in {"binary", "ubinary"}:
-        offset = 128 if form == "binary" else 0
-        bits = "".join("1" if value >= 0 else "0" for value in raw)
-        return [int(bits[at : at + 8], 2) - offset for at in range(0, len(bits), 8)]
-    if form in {"int8", "uint8"}:
-        return [round(value * 127) + (128 if form == "uint8" else 0) for value in raw]
-    length = math.sqrt(sum(value * value for value in raw)) or 1.0
-    unit = array.array("f", (value / length for value in raw))
-    if not as_base64:
-        return unit.tolist()
-    if sys.byteorder == "big":
-        unit.byteswap()
-    return base64.b64encode(unit.tobytes()).decode()
-
-
-_CATEGORIES = (
-    "sexual",
-    "hate_and_discrimination",
-    "violence_and_threats",
-    "selfharm",
-    "health",
-    "financial",
-    "law",
-    "pii",
-)
-
-
-def moderations_body(request_id: str, model: str, canonical: str, texts: list[str], prompt_tokens: int) -> bytes:
-    """The body of a moderations reply; only texts that name a category score high in it.
-
-    Args:
-        request_id: The reply's ``id``.
-        model: The name that was asked for.
-        canonical: The model's own name, which decides over the categories.
-        texts: The inputs.
-        prompt_tokens: Input tokens, without the hidden instructions.
-    """
-    old = canonical.endswith("2411")
-    names = (*_CATEGORIES, *(("dangerous_and_criminal_content",) if old else ("dangerous", "criminal", "jailbreaking")))
-    results: list[Json] = []
-    for text in texts:
-        low = text.lower()
-        noise = hashlib.sha256(text.encode()).digest()
-        scores = {
-            name: 0.97 if name.replace("_", " ") in low else (noise[at] + 1) / 1e5 for at, name in enumerate(names)
-        }
-        flags = {name: score > 0.5 for name, score in scores.items()}
-        results.append({"categories": flags, "category_scores": scores})
-    usage = {
-        "prompt_audio_seconds": None,
-        "prompt_tokens": prompt_tokens,
-        "total_tokens": prompt_tokens + (91 if old else 61),
-        "completion_tokens": 0,
-        "request_count": 1,
-        "prompt_token_details": None,
-    }
-    return _encode({"id": request_id, "usage": usage, "model": model, "results": results})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -11,75 +10,25 @@ from typing import Protocol
 
 import anyio
 import anyio.lowlevel
-import attrs
 
-from . import _validation as validation
-from ._answers import Json, make_answer
-from ._bodies import Event, Generation, chat_body, chat_events, embeddings_body, moderations_body
+from ._endpoints import Asked, find_endpoint
 from ._errors import ApiError, status_error
 from ._http import ClientLeftError, Connection, HttpRequest, response_head
+from ._replies import Event, Reply
 from ._service import KeyState, Service
 from .journal import ServedRequest
 from .laws import Fault
 
-__all__ = ["END", "Exchange", "Reply", "chunk"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["END", "Exchange", "chunk"]
 
 END = b"0\r\n\r\n"  # of a chunked body
-_JSON = "application/json"
-_SSE = "text/event-stream; charset=utf-8"
 _SHORT = 0.001  # waits below this are left out; the next one makes up for them
 _BURST = 16  # events without a wait before others get their turn
-
-_POST = {
-    "/v1/chat/completions": ("completion_chat", validation.check_chat),
-    "/v1/fim/completions": ("completion_fim", validation.check_fim),
-    "/v1/embeddings": ("", validation.check_embeddings),
-    "/v1/moderations": ("moderation", validation.check_moderations),
-}
 
 
 def chunk(data: bytes) -> bytes:
     """Data framed for chunked transfer encoding."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@attrs.define(eq=False, kw_only=True)
-class Reply:
-    """A successful reply, ready to send.
-
-    Attributes:
-        content_type: Of the body.
-        headers: Beside the usual ones.
-        body: Of a plain reply.
-        events: Of a streamed one; empty for a plain one.
-        first_token: Seconds until the first token.
-        tokens_per_second: Output speed.
-        prompt_tokens: To bill.
-        completion_tokens: To bill when all of it is generated.
-    """
-
-    content_type: str = _JSON
-    headers: list[tuple[str, str]]
-    body: bytes = b""
-    events: list[Event] = attrs.field(factory=list[Event])
-    first_token: float = 0.0
-    tokens_per_second: float = math.inf
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def due(self, tokens: int) -> float:
-        """Seconds until so many tokens are generated."""
-        return self.first_token + tokens / self.tokens_per_second
-
-    def generated(self, seconds: float) -> int:
-        """Tokens generated after so many seconds."""
-        if seconds < self.first_token:
-            return 0
-        if seconds >= self.due(self.completion_tokens):
-            return self.completion_tokens
-        return int((seconds - self.first_token) * self.tokens_per_second)
 
 
 class Play(Protocol):
@@ -116,9 +65,6 @@ class Exchange:
         self._sent: int | None = None
         self._play = play
         self._state: KeyState | None = None
-        self._body: Json = {}
-        self._factor = 1.0
-        self._first_token = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -139,7 +85,7 @@ class Exchange:
         state, record = self._state, self.record
         if state is not None:
             record.key_id = state.id
-        if self.service.keep_bodies:
+        if self.service.keep_bodies and "multipart/" not in self.request.headers.get("content-type", ""):
             record.body = self.request.body
         self.service.begin(record, state)
         try:
@@ -165,125 +111,41 @@ class Exchange:
             random.Random(f"{self.service.seed}/{state.id}/{record.number}") if state else self.service.stranger()
         )
         self.request_id = _request_id(self.service.clock.time(), self.rng)
-        handler = self._handler()
+        found = find_endpoint(request.method, request.path)
+        if found is None:
+            raise ApiError.gateway(404, "no Route matched with those values", f"{self.rng.getrandbits(128):032x}")
         if unauthorized is not None:
             raise unauthorized
         if state is None:
             raise ApiError.detail(401, "Invalid API Key")
-        self._first_token = state.key.latency.draw(self.rng)
-        malformed: ApiError | None = None
-        if request.method == "POST":
-            try:
-                self._body = validation.parse_body(request.body)
-            except ApiError as exc:
-                malformed = exc
-            record.stream = self._body.get("stream") is True
-            model = self._body.get("model")
-            record.model = model if isinstance(model, str) else None
-        fault, self._factor = self.service.pick_fault(state, record.number, record.stream)
+        asked = Asked(
+            service=self.service,
+            state=state,
+            record=record,
+            rng=self.rng,
+            endpoint=found[0],
+            path_id=found[1],
+            query=request.query,
+            base_url=f"http://{request.headers.get('host', 'localhost')}",
+            content_type=request.headers.get("content-type", ""),
+            content=request.body,
+            first_token=state.key.latency.draw(self.rng),
+        )
+        asked.read()
+        fault, factor = self.service.pick_fault(state, record.number, record.stream)
 
         def make_reply() -> Reply:
-            if malformed is not None:
-                raise malformed
-            self.reply = reply = handler(state)
-            reply.first_token *= self._factor
-            reply.tokens_per_second /= self._factor or 1.0
+            self.reply = reply = asked.answer()
+            reply.slow_down(factor)
             return reply
 
         if fault is None:
-            if self._factor != 1.0:
+            if factor != 1.0:
                 record.fault = "slow"
             await self.send(make_reply())
             return request.keep_alive
         record.fault = fault.kind
         return await self._play(self, fault, make_reply) and request.keep_alive
-
-    def _handler(self) -> Callable[[KeyState], Reply]:
-        """What answers this method and path.
-
-        Raises:
-            ApiError: 404 in the gateway's shape.
-        """
-        method, path = self.request.method, self.request.path
-        if method == "POST" and path in _POST:
-            return self._completion if path.endswith("completions") else self._numbers
-        if method == "GET" and (path == "/v1/models" or path.startswith("/v1/models/")):
-            return self._models
-        raise ApiError.gateway(404, "no Route matched with those values", f"{self.rng.getrandbits(128):032x}")
-
-    # -- replies -------------------------------------------------------------------------------------------------
-
-    def _completion(self, state: KeyState) -> Reply:
-        """Chat and FIM."""
-        body, rng, key = self._body, self.rng, state.key
-        capability, check = _POST[self.request.path]
-        check(body)
-        model = self.service.model(body["model"], capability)
-        quota = self.service.admit(state, model)
-        count = body.get("n") or 1
-        try:
-            answers = tuple(make_answer(body, rng, key.output_tokens, self.service.answer) for _ in range(count))
-        except Exception:
-            logger.exception("the answer function of the simulated service failed")
-            raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None
-        generation = Generation(
-            id=f"{rng.getrandbits(128):032x}",
-            created=int(self.service.clock.time()),
-            model=body["model"],
-            prompt_tokens=_estimate(self.request.body),
-            answers=answers,
-        )
-        completion_tokens = generation.completion_tokens
-        cost = generation.prompt_tokens + completion_tokens
-        quota.charge(cost)
-        reply = Reply(
-            headers=[("x-max-retry-attempts-reached", "false")],
-            first_token=self._first_token,
-            tokens_per_second=key.latency.tokens_per_second,
-            prompt_tokens=generation.prompt_tokens,
-            completion_tokens=completion_tokens,
-        )
-        if self.record.stream:
-            reply.content_type = _SSE
-            reply.events = chat_events(generation, rng)
-        else:
-            reply.headers += [*quota.headers(), ("x-ratelimit-tokens-query-cost", str(cost))]
-            reply.body = chat_body(generation)
-        return reply
-
-    def _numbers(self, state: KeyState) -> Reply:
-        """Embeddings and moderations."""
-        body, service = self._body, self.service
-        capability, check = _POST[self.request.path]
-        check(body)
-        model = service.model(body["model"], capability)
-        quota = service.admit(state, model)
-        texts: list[str] = [body["input"]] if isinstance(body["input"], str) else body["input"]
-        tokens = sum(1 + len(text.encode()) // 4 for text in texts)
-        quota.charge(tokens)
-        reply_id = f"{self.rng.getrandbits(128):032x}"
-        headers = [pair for pair in quota.headers() if "tokens" not in pair[0]]
-        headers.append(("x-ratelimit-tokens-query-cost", str(tokens)))
-        if capability:
-            content = moderations_body(reply_id, body["model"], model.name, texts, tokens)
-        else:
-            dimensions = 1536 if model.name.startswith("codestral") else 1024
-            wanted: int = body.get("output_dimension") or dimensions
-            if wanted > (3072 if dimensions == 1536 else 1024):
-                raise ApiError.object(400, "invalid_request_invalid_args", "3051", "output_dimension is too large.")
-            content = embeddings_body(reply_id, body["model"], body, wanted, tokens, service.seed)
-        return Reply(headers=headers, body=content, first_token=self._first_token, prompt_tokens=tokens)
-
-    def _models(self, _state: KeyState) -> Reply:
-        """The list of models, or one of them."""
-        models = self.service.models
-        wanted = self.request.path.removeprefix("/v1/models").lstrip("/")
-        if not wanted:
-            listed = [model.entry(name) for name, model in models.items()]
-            return Reply(headers=[], body=validation.encode({"object": "list", "data": listed}))
-        if wanted not in models:
-            raise ApiError.gateway(404, f"Model {wanted} was not found.", None)
-        return Reply(headers=[], body=validation.encode(models[wanted].entry(wanted)))
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -450,8 +312,7 @@ class Exchange:
         if record.ended_after is not None:
             return
         if reply is not None and self.bills:
-            record.prompt_tokens = reply.prompt_tokens
-            record.completion_tokens = reply.generated(self.elapsed) if self._sent is None else self._sent
+            reply.bill(record, reply.generated(self.elapsed) if self._sent is None else self._sent)
         record.ended_after = self.elapsed
         self.service.end(record, self._state)
 
@@ -460,11 +321,6 @@ class Exchange:
         self.record.left_after = self.elapsed
         if self.record.ended_after is not None:
             self.service.left_late(self._state)
-
-
-def _estimate(body: bytes) -> int:
-    """Input tokens of a request: about one in four bytes of its JSON, which real ones stay close to."""
-    return max(1, len(body) // 4)
 
 
 def _request_id(now: float, rng: random.Random) -> str:

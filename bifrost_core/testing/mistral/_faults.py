@@ -13,10 +13,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
-from ._bodies import Event
 from ._errors import usual_error
-from ._exchange import END, Exchange, Reply, chunk
+from ._exchange import END, Exchange, chunk
 from ._http import response_head
+from ._replies import DONE, JSON, SSE, Event, Reply
 from .laws import Fault
 
 __all__ = ["play"]
@@ -59,7 +59,7 @@ async def play(exchange: Exchange, fault: Fault, make_reply: Callable[[], Reply]
         reply = make_reply()
         exchange.bill_all(reply)
     else:
-        reply = Reply(headers=[])
+        reply = Reply()
     if fault.delay:
         await exchange.conn.pause(fault.delay)
     return await (early or _LATE[fault.kind])(exchange, fault, reply)
@@ -104,7 +104,7 @@ async def _html(exchange: Exchange, fault: Fault, _reply: Reply) -> bool:
 
 
 async def _empty(exchange: Exchange, fault: Fault, _reply: Reply) -> bool:
-    kind = "text/event-stream; charset=utf-8" if exchange.record.stream else "application/json"
+    kind = SSE if exchange.record.stream else JSON
     status = fault.status or 200
     length = [] if status in {204, 304} else [("content-length", "0")]
     await exchange.finish(exchange.head(status, kind, [*fault.headers.items(), *length]))
@@ -163,7 +163,8 @@ async def _truncate(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
 
 
 async def _no_done(exchange: Exchange, _fault: Fault, reply: Reply) -> bool:
-    reply.events.pop()
+    if reply.events[-1].data == DONE:
+        reply.events.pop()
     await exchange.send(reply)
     return True
 

@@ -45,6 +45,7 @@ class HttpRequest:
     Attributes:
         method: Upper case.
         path: Without the query.
+        query: What follows the ``?``, or nothing.
         headers: Names in lower case; of repeated ones the last.
         body: Decoded from chunks, never decompressed.
         keep_alive: Whether the client allows another exchange on the connection.
@@ -52,6 +53,7 @@ class HttpRequest:
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     body: bytes
     keep_alive: bool
@@ -65,7 +67,7 @@ def response_head(status: int, headers: list[tuple[str, str]]) -> bytes:
 
 
 def _parse_head(head: bytes) -> tuple[str, str, bool, dict[str, str]]:
-    """Method, path, keep-alive and headers of a request head without its blank line."""
+    """Method, target, keep-alive and headers of a request head without its blank line."""
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1.") or not parts[0].isalpha():
@@ -78,7 +80,7 @@ def _parse_head(head: bytes) -> tuple[str, str, bool, dict[str, str]]:
         headers[name.lower()] = value.strip()
     wish = headers.get("connection", "").lower()
     keep_alive = wish != "close" and (parts[2] != "HTTP/1.0" or wish == "keep-alive")
-    return parts[0].upper(), parts[1].partition("?")[0], keep_alive, headers
+    return parts[0].upper(), parts[1], keep_alive, headers
 
 
 class Connection:
@@ -147,7 +149,7 @@ class Connection:
         if not self._buffer and not await self._wait_for_request():
             return None
         head = await self._take_until(b"\r\n\r\n", _MAX_HEAD, 431)
-        method, path, keep_alive, headers = _parse_head(head.lstrip(b"\r\n"))
+        method, target, keep_alive, headers = _parse_head(head.lstrip(b"\r\n"))
         if headers.get("expect", "").lower() == "100-continue":
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = b""
@@ -161,7 +163,8 @@ class Connection:
             if int(stated) > self._max_body:
                 raise BadHttpError(413, "request body too large")
             body = await self._take(int(stated))
-        return HttpRequest(method, path, headers, body, keep_alive)
+        path, _, query = target.partition("?")
+        return HttpRequest(method, path, query, headers, body, keep_alive)
 
     async def _wait_for_request(self) -> bool:
         """Whether the first bytes of a request came in time."""

@@ -15,10 +15,11 @@ import attrs
 
 from ._answers import AnswerLaw
 from ._errors import ApiError
+from ._filestore import FileStore
 from .catalogue import SimulatedModel
 from .journal import KeyCounters, ServedRequest
 from .laws import Fault, SimulatedKey
-from .quotas import Bucket, Quota, exhausted_headers
+from .quotas import LimitName, Quota, exhausted_headers
 
 __all__ = ["Clock", "KeyState", "Service", "WallClock"]
 
@@ -85,6 +86,17 @@ class Service:
     """Everything that outlives one connection.
 
     Only the server's thread calls it, except where a method says otherwise.
+
+    Args:
+        keys: Those that are accepted.
+        models: Those that are listed.
+        seed: Of everything random.
+        clock: Time for limits, faults and the journal.
+        answer: The test's own answers to chat and FIM.
+        journal_size: How many requests the journal keeps.
+        keep_bodies: Whether it keeps their bodies.
+        only_listed: Whether there are no other models than those listed.
+        all_capable: Whether every model can do everything.
     """
 
     def __init__(
@@ -97,11 +109,16 @@ class Service:
         answer: AnswerLaw | None,
         journal_size: int,
         keep_bodies: bool,
+        only_listed: bool = True,
+        all_capable: bool = False,
     ) -> None:
         self.seed = seed
         self.clock = clock
         self.answer = answer
         self.keep_bodies = keep_bodies
+        self.files = FileStore()
+        self._only_listed = only_listed
+        self._all_capable = all_capable
         self.keys: dict[str, SimulatedKey] = {}
         self.models: dict[str, SimulatedModel] = {name: model for model in models for name in model.names}
         self._states: dict[str, KeyState] = {}
@@ -136,6 +153,7 @@ class Service:
         for name, key in self.keys.items():
             self._limits.setdefault(_group(name, key), key)
         self._strangers = 0
+        self.files.clear()
         with self._idle:
             self._journal.clear()
 
@@ -253,24 +271,38 @@ class Service:
             ApiError: 400: there is none, or it cannot do this.
         """
         found = self.models.get(name)
-        if found is None or (capability not in found.capabilities if capability else "embed" not in found.name):
+        if found is None and not self._only_listed:
+            found = SimulatedModel(name)
+        able = found is not None and (capability in found.capabilities if capability else "embed" in found.name)
+        if found is None or not (able or self._all_capable):
             raise ApiError.object(400, "invalid_model", "1500", f"Invalid model: {name}")
         return found
 
-    def admit(self, state: KeyState, model: SimulatedModel) -> Quota:
-        """Let a request in under the limits of its key's quota group.
+    def group(self, state: KeyState) -> str:
+        """Name of a key's quota group; one of its own where none is given."""
+        return _group(state.id, state.key)
+
+    def admit(self, state: KeyState, model: SimulatedModel, *limits: LimitName) -> Quota:
+        """Let a request in under some limits of its key's quota group.
 
         Raises:
             ApiError: 429 with the exhausted pair of headers.
         """
-        group = _group(state.id, state.key)
+        group = self.group(state)
         now = self.clock()
         quota = self._quotas.get((group, model.name))
         if quota is None:
-            limits = self._limits[group]
-            quota = Quota.of(limits.requests_per_minute, limits.tokens_per_minute, now)
+            key = self._limits[group]
+            allowed: dict[LimitName, int | None] = {
+                "req": key.requests_per_minute,
+                "tokens": key.tokens_per_minute,
+                "ocr-pages": key.pages_per_minute,
+                "audio-seconds": key.audio_seconds_per_minute,
+                "input-characters": key.characters_per_minute,
+            }
+            quota = Quota.of(allowed, now)
             self._quotas[group, model.name] = quota
-        refused: tuple[str, Bucket] | None = quota.admit(now)
+        refused = quota.admit(now, *limits)
         if refused is not None:
             raise ApiError.object(429, "rate_limited", "1300", "Rate limit exceeded", exhausted_headers(*refused))
         return quota

@@ -1,4 +1,4 @@
-"""What the simulated service refuses, and in which words.
+"""What chat and FIM of the simulated service refuse, and in which words.
 
 Source:
     https://docs.mistral.ai/api (members and ranges), https://docs.mistral.ai/resources/error-glossary,
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import msgspec
 
 from ._answers import Json
 from ._errors import ApiError, detail_item
+from ._members import Findings, refuse
 
-__all__ = ["check_chat", "check_embeddings", "check_fim", "check_moderations", "parse_body"]
+__all__ = ["check_chat", "check_fim", "parse_body"]
 
 _SAMPLING = frozenset({"temperature", "top_p", "max_tokens", "min_tokens", "stream", "stop", "random_seed", "metadata"})
 _CHAT = _SAMPLING | {
@@ -44,8 +45,6 @@ _CHAT = _SAMPLING | {
     "top_prompt_logprobs",
 }
 _FIM = _SAMPLING | {"model", "prompt", "suffix", "prompt_cache_key"}
-_EMBEDDINGS = frozenset({"model", "input", "metadata", "output_dimension", "output_dtype", "encoding_format"})
-_MODERATIONS = frozenset({"model", "input", "metadata"})
 _MESSAGE = {
     "system": frozenset({"role", "content"}),
     "user": frozenset({"role", "content"}),
@@ -58,17 +57,12 @@ _RANGES = {
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
 }
-_LEAST = {"max_tokens": 0, "min_tokens": 0, "random_seed": 0, "output_dimension": 1}
+_LEAST = {"max_tokens": 0, "min_tokens": 0, "random_seed": 0}
 _MOST_CHOICES = 128  # a bound of this server's own
 _EFFORTS = (None, "none", "minimal", "low", "medium", "high", "xhigh", "max")
 _CHOICES = ("auto", "none", "any", "required")
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}\Z")
-_MAX_INPUTS = 256
 _MISMATCH = "Not the same number of function calls and responses"
-
-Findings: TypeAlias = list[dict[str, Any]]
-
-encode = msgspec.json.Encoder().encode
 
 
 def parse_body(body: bytes) -> Json:
@@ -84,12 +78,6 @@ def parse_body(body: bytes) -> Json:
     if not isinstance(found, dict):
         raise ApiError.detail(422, [detail_item("model_attributes_type", [], "Input should be an object", None)])
     return cast("Json", found)
-
-
-def _refuse(findings: Findings) -> None:
-    """Raise what was found, if anything was."""
-    if findings:
-        raise ApiError.detail(422, findings)
 
 
 def _check_members(body: Json, known: frozenset[str], required: tuple[str, ...]) -> Findings:
@@ -156,7 +144,7 @@ def check_chat(body: Json) -> None:
     if body.get("reasoning_effort") not in _EFFORTS:
         text = "Input should be a known effort"
         found.append(detail_item("literal_error", ["reasoning_effort"], text, body["reasoning_effort"]))
-    _refuse(found)
+    refuse(found)
     if body.get("logprobs"):
         raise ApiError.object(400, "invalid_request_invalid_args", "3051", "Logprobs are not enabled for this model")
     _check_order(cast("list[Json]", turns))
@@ -283,37 +271,4 @@ def check_fim(body: Json) -> None:
     for name in ("prompt", "suffix"):
         if not isinstance(body.get(name) or "", str):
             found.append(detail_item("string_type", [name], "Input should be a valid string", body[name]))
-    _refuse(found)
-
-
-def _check_input(body: Json) -> Findings:
-    """``input``: a text or a list of texts."""
-    if _is_texts(body.get("input", "")):
-        return []
-    return [detail_item("string_type", ["input"], "Input should be a valid string", body["input"])]
-
-
-def check_embeddings(body: Json) -> None:
-    """Refuse what embeddings refuse.
-
-    Raises:
-        ApiError: 422 for members, 400 for too many inputs.
-    """
-    found = _check_members(body, _EMBEDDINGS, ("model", "input")) + _check_input(body)
-    if body.get("output_dtype") not in (None, "float", "int8", "uint8", "binary", "ubinary"):
-        found.append(detail_item("enum", ["output_dtype"], "Input should be a known type", body["output_dtype"]))
-    if body.get("encoding_format") not in (None, "float", "base64"):
-        found.append(detail_item("enum", ["encoding_format"], "Input should be a known form", body["encoding_format"]))
-    _refuse(found)
-    if not isinstance(body["input"], str) and len(body["input"]) > _MAX_INPUTS:
-        text = "Too many inputs in request, split into more batches."
-        raise ApiError.object(400, "invalid_request_prompt", "3210", text)
-
-
-def check_moderations(body: Json) -> None:
-    """Refuse what moderations refuse.
-
-    Raises:
-        ApiError: 422.
-    """
-    _refuse(_check_members(body, _MODERATIONS, ("model", "input")) + _check_input(body))
+    refuse(found)

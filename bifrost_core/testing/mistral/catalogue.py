@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -22,6 +22,7 @@ _CAPABILITIES = (
     "audio_transcription",
     "audio_transcription_realtime",
     "audio_speech",
+    "unified_resources",
 )
 
 
@@ -47,6 +48,8 @@ class SimulatedModel:
         temperature: Default temperature, or None.
         deprecation: ISO time at which it stops working, or None.
         replacement: Name of the model to use instead, or None.
+        targets: What a classifier decides: the labels of each target. Without any it has one target,
+            ``category``, whose labels are the categories of moderation.
     """
 
     name: str
@@ -58,6 +61,7 @@ class SimulatedModel:
     temperature: float | None = attrs.field(default=0.3, kw_only=True)
     deprecation: str | None = attrs.field(default=None, kw_only=True)
     replacement: str | None = attrs.field(default=None, kw_only=True)
+    targets: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]], kw_only=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,6 +88,7 @@ class SimulatedModel:
 
 
 _CHAT = frozenset({"completion_chat", "function_calling", "vision"})
+_OCR = frozenset({"function_calling", "ocr", "vision"})
 _NOTHING: frozenset[str] = frozenset()
 
 DEFAULT_MODELS: tuple[SimulatedModel, ...] = (
@@ -117,4 +122,10 @@ DEFAULT_MODELS: tuple[SimulatedModel, ...] = (
         temperature=None,
     ),
     SimulatedModel("mistral-moderation-2411", (), {"classification", "moderation"}, temperature=None),
+    SimulatedModel(
+        "voxtral-mini-2602", ("voxtral-mini-latest",), {"audio_transcription"}, context=16_384, temperature=0.0
+    ),
+    SimulatedModel("voxtral-mini-tts-2603", ("voxtral-mini-tts-latest",), {"audio_speech"}, context=4_096),
+    SimulatedModel("mistral-ocr-2512", ("mistral-ocr-3",), _OCR, context=16_384, temperature=0.0),
+    SimulatedModel("mistral-ocr-latest", ("mistral-ocr-4", "mistral-ocr-4-1"), _OCR, context=16_384, temperature=0.0),
 )

@@ -6,7 +6,24 @@ from collections import Counter
 
 import attrs
 
-__all__ = ["KeyCounters", "ServedRequest"]
+__all__ = ["KeyCounters", "ServedPart", "ServedRequest"]
+
+
+@attrs.frozen
+class ServedPart:
+    """One part of a form, without what was in it.
+
+    Attributes:
+        name: Of the part.
+        size: Bytes.
+        filename: As the client named the file; None for a part that is text.
+        content_type: Of the file; None for a part that is text.
+    """
+
+    name: str
+    size: int
+    filename: str | None = None
+    content_type: str | None = None
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -28,7 +45,11 @@ class ServedRequest:
             end, in real time; None if it stayed.
         prompt_tokens: Input tokens that would be billed.
         completion_tokens: Output tokens that would be billed.
-        body: The request's body, where the server was told to keep bodies.
+        audio_seconds: Seconds of sound that would be billed.
+        pages: Pages read that would be billed.
+        characters: Characters spoken that would be billed.
+        body: The request's body, where the server was told to keep bodies; of forms only ``parts`` are.
+        parts: The names and sizes of a form's parts, where the server was told to keep bodies.
     """
 
     key_id: str | None
@@ -44,7 +65,11 @@ class ServedRequest:
     left_after: float | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    audio_seconds: int = 0
+    pages: int = 0
+    characters: int = 0
     body: bytes | None = attrs.field(default=None, repr=False)
+    parts: tuple[ServedPart, ...] = ()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -60,6 +85,9 @@ class KeyCounters:
         left: Requests whose client left before the end.
         prompt_tokens: Input tokens that would be billed.
         completion_tokens: Output tokens that would be billed.
+        audio_seconds: Seconds of sound that would be billed.
+        pages: Pages read that would be billed.
+        characters: Characters spoken that would be billed.
     """
 
     requests: int = 0
@@ -70,6 +98,9 @@ class KeyCounters:
     left: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    audio_seconds: int = 0
+    pages: int = 0
+    characters: int = 0
 
     def begin(self) -> None:
         """Count a request in."""
@@ -87,6 +118,9 @@ class KeyCounters:
         self.left += record.left_after is not None
         self.prompt_tokens += record.prompt_tokens
         self.completion_tokens += record.completion_tokens
+        self.audio_seconds += record.audio_seconds
+        self.pages += record.pages
+        self.characters += record.characters
 
     def copy(self) -> KeyCounters:
         """The state of now, independent of what follows."""

@@ -100,7 +100,7 @@ class Fault:
     ``half_body``             part of the body (of an event, in a stream), then ``then``
     ``truncate``              a stream that ends in good order without ``finish_reason``;
                               a plain reply cut to half with the right length
-    ``no_done``               a complete stream without its last ``[DONE]``
+    ``no_done``               a complete stream without its last ``[DONE]``; streams of sound have none
     ``garbage``               bytes that are no HTTP, then FIN
     ``html``                  a page in place of JSON, status 200 unless ``status`` says otherwise
     ``empty``                 the head of a success and no body
@@ -204,6 +204,10 @@ class SimulatedKey:
             first of them says how high these are. None: the key has limits of its own.
         requests_per_minute: Of each model; None for no limit, 0 for a model outside the plan.
         tokens_per_minute: Input and output of each model; None for no limit.
+        audio_seconds_per_minute: Seconds of sound to transcribe, of each model; None for no limit.
+        pages_per_minute: Pages to read, of each model; None for no limit. Requests to read pages are
+            not counted by ``requests_per_minute``, as Mistral does not either.
+        characters_per_minute: Characters to speak, of each model; None for no limit. As for pages.
         retry_after: Seconds stated as ``retry-after`` on a reply with status 429. None sends no such
             header, as Mistral does.
         faults: What goes wrong, in order of precedence.
@@ -218,6 +222,15 @@ class SimulatedKey:
         default=None, kw_only=True, validator=validators.optional(validators.ge(0))
     )
     tokens_per_minute: int | None = attrs.field(
+        default=None, kw_only=True, validator=validators.optional(validators.ge(0))
+    )
+    audio_seconds_per_minute: int | None = attrs.field(
+        default=None, kw_only=True, validator=validators.optional(validators.ge(0))
+    )
+    pages_per_minute: int | None = attrs.field(
+        default=None, kw_only=True, validator=validators.optional(validators.ge(0))
+    )
+    characters_per_minute: int | None = attrs.field(
         default=None, kw_only=True, validator=validators.optional(validators.ge(0))
     )
     retry_after: float | None = attrs.field(default=None, kw_only=True)

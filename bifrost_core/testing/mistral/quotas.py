@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
 import attrs
 
-__all__ = ["Bucket", "Quota"]
+__all__ = ["Bucket", "LimitName", "Quota", "exhausted_headers"]
+
+LimitName: TypeAlias = Literal["req", "tokens", "ocr-pages", "audio-seconds", "input-characters"]
+"""What a limit counts, as the names of the headers have it."""
 
 
 @attrs.define(eq=False)
@@ -40,70 +46,57 @@ class Quota:
     """The limits of one model in one quota group.
 
     Attributes:
-        requests: Requests per minute, or None.
-        tokens: Tokens per minute, or None.
+        buckets: One per limit that there is.
     """
 
-    requests: Bucket | None
-    tokens: Bucket | None
+    buckets: dict[LimitName, Bucket]
 
     @classmethod
-    def of(cls, requests: int | None, tokens: int | None, now: float) -> Quota:
+    def of(cls, limits: Mapping[LimitName, int | None], now: float) -> Quota:
         """Full buckets for these limits per minute (None: no limit)."""
         return cls(
-            None if requests is None else Bucket(requests, float(requests), now),
-            None if tokens is None else Bucket(tokens, float(tokens), now),
+            {name: Bucket(limit, float(limit), now) for name, limit in limits.items() if limit is not None},
         )
 
-    def admit(self, now: float) -> tuple[str, Bucket] | None:
+    def admit(self, now: float, *names: LimitName) -> tuple[LimitName, Bucket] | None:
         """Let one request in, if the limits allow it.
 
         Args:
             now: Seconds on the server's clock.
+            names: The limits that hold for the endpoint, in the order in which they are looked at.
 
         Returns:
-            None when it was let in, and one request taken; else the header name of the exhausted
-            limit (``req`` or ``tokens``) and its bucket.
+            None when it was let in, and one request taken where requests are limited; else the
+            exhausted limit and its bucket.
         """
-        requests, tokens = self.requests, self.tokens
-        if requests is not None:
-            requests.refill(now)
-            if requests.remaining < 1:
-                return "req", requests
-        if tokens is not None:
-            tokens.refill(now)
-            if tokens.remaining < 1:
-                return "tokens", tokens
-        if requests is not None:
-            requests.level -= 1
+        found = [(name, self.buckets[name]) for name in names if name in self.buckets]
+        for name, bucket in found:
+            bucket.refill(now)
+            if bucket.remaining < 1:
+                return name, bucket
+        for name, bucket in found:
+            if name == "req":
+                bucket.level -= 1
         return None
 
-    def charge(self, tokens: int) -> None:
-        """Take the tokens of an admitted request."""
-        if self.tokens is not None:
-            self.tokens.level -= tokens
+    def charge(self, name: LimitName, amount: int) -> None:
+        """Take what an admitted request costs beside itself."""
+        bucket = self.buckets.get(name)
+        if bucket is not None:
+            bucket.level -= amount
 
-    def headers(self) -> list[tuple[str, str]]:
-        """Both pairs of headers, as a plain chat reply carries them.
+    def headers(self, *names: LimitName) -> list[tuple[str, str]]:
+        """The pairs of headers of some limits, as a plain reply carries them.
 
         Source:
             Observed header names of 2026; https://docs.mistral.ai/deployment/ai-studio/tier for what
             the limits mean.
         """
-        found: list[tuple[str, str]] = []
-        for name, bucket in (("req", self.requests), ("tokens", self.tokens)):
-            if bucket is not None:
-                found += exhausted_headers(name, bucket)
-        return found
+        return [pair for name in names if name in self.buckets for pair in exhausted_headers(name, self.buckets[name])]
 
 
-def exhausted_headers(name: str, bucket: Bucket) -> list[tuple[str, str]]:
-    """The pair of headers of one limit.
-
-    Args:
-        name: ``req`` or ``tokens``.
-        bucket: Its state.
-    """
+def exhausted_headers(name: LimitName, bucket: Bucket) -> list[tuple[str, str]]:
+    """The pair of headers of one limit."""
     return [
         (f"x-ratelimit-limit-{name}-minute", str(bucket.limit)),
         (f"x-ratelimit-remaining-{name}-minute", str(bucket.remaining)),

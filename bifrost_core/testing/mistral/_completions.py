@@ -1,0 +1,68 @@
+"""Answers to chat completions and FIM."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from ._answers import make_answer
+from ._bodies import Generation, chat_body, chat_events
+from ._errors import ApiError
+from ._questions import Question
+from ._replies import SSE, Reply
+
+__all__ = ["answer_chat", "answer_fim"]
+
+logger = logging.getLogger(__name__)
+
+_BYTES_PER_TOKEN: Final = 4  # of the request's JSON, which real prompts stay close to
+
+
+def answer_chat(question: Question) -> Reply:
+    """Chat completions.
+
+    Raises:
+        ApiError: The model, a limit, or the test's own answer function refuses.
+    """
+    return _answer(question, "completion_chat")
+
+
+def answer_fim(question: Question) -> Reply:
+    """FIM completions.
+
+    Raises:
+        ApiError: As for chat.
+    """
+    return _answer(question, "completion_fim")
+
+
+def _answer(question: Question, capability: str) -> Reply:
+    """One or several choices, plain or streamed."""
+    body, rng, service = question.body, question.rng, question.service
+    quota = question.admit(capability, "req", "tokens").quota
+    lengths = question.state.key.output_tokens
+    try:
+        answers = tuple(make_answer(body, rng, lengths, service.answer) for _ in range(body.get("n") or 1))
+    except Exception:
+        logger.exception("the answer function of the simulated service failed")
+        raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None
+    generation = Generation(
+        id=question.new_id(),
+        created=int(question.now),
+        model=body["model"],
+        prompt_tokens=max(1, question.size // _BYTES_PER_TOKEN),
+        answers=answers,
+    )
+    reply = question.reply()
+    reply.prompt_tokens = generation.prompt_tokens
+    reply.completion_tokens = generation.completion_tokens
+    cost = reply.prompt_tokens + reply.completion_tokens
+    quota.charge("tokens", cost)
+    reply.headers = [("x-max-retry-attempts-reached", "false")]
+    if question.streams:
+        reply.content_type = SSE
+        reply.events = chat_events(generation, rng)
+    else:
+        reply.headers += [*quota.headers("req", "tokens"), ("x-ratelimit-tokens-query-cost", str(cost))]
+        reply.body = chat_body(generation)
+    return reply

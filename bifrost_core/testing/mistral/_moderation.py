@@ -1,0 +1,229 @@
+"""Moderation and classification: scores that depend on the words of the text alone.
+
+A category scores 0.97 when the text holds one of the words its name is made of, as a whole word in any
+case (``and`` and ``content`` aside: ``violence`` and ``threats`` both stand for ``violence_and_threats``);
+else it scores nearly nothing. Labels of classifiers are found in the same way.
+
+Source:
+    https://docs.mistral.ai/capabilities/guardrailing (categories), https://docs.mistral.ai/api/endpoint/classifiers
+    (members), and replies as they come since 2026 (usage, which the documentation leaves out).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import msgspec
+
+from ._answers import Json
+from ._embeddings import count_tokens, flat_usage
+from ._errors import detail_item
+from ._members import Check, Findings, Loc, check_members, list_of, mapping, optional, refuse, text, texts
+from ._questions import Admission, Question
+from ._replies import Reply
+
+__all__ = [
+    "answer_chat_classifications",
+    "answer_chat_moderations",
+    "answer_classifications",
+    "answer_moderations",
+    "check_chat_classifications",
+    "check_chat_moderations",
+    "check_texts",
+]
+
+_CATEGORIES: Final = (
+    "sexual",
+    "hate_and_discrimination",
+    "violence_and_threats",
+    "selfharm",
+    "health",
+    "financial",
+    "law",
+    "pii",
+)
+_HIDDEN_2411: Final = 91  # tokens of the instructions that nobody sees, observed
+_HIDDEN: Final = 61
+_HIGH: Final = 0.97
+_WORD: Final = re.compile(r"\w+")
+_FILLERS: Final = frozenset({"and", "content"})
+_ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
+
+_encode = msgspec.json.Encoder().encode
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------
+
+
+def check_texts(body: Json) -> None:
+    """Refuse what moderations and classifications of texts refuse.
+
+    Raises:
+        ApiError: 422.
+    """
+    members: dict[str, Check] = {"model": text, "input": texts, "metadata": optional(mapping)}
+    refuse(check_members(body, members, ("model", "input")))
+
+
+def check_chat_moderations(body: Json) -> None:
+    """Refuse what moderations of chats refuse: anything but a list of messages, or of such lists.
+
+    Raises:
+        ApiError: 422.
+    """
+    refuse(check_members(body, {"model": text, "input": _chats}, ("model", "input")))
+
+
+def check_chat_classifications(body: Json) -> None:
+    """Refuse what classifications of chats refuse: anything but ``{"messages": […]}``, or a list of them.
+
+    Raises:
+        ApiError: 422.
+    """
+
+    def instructions(loc: Loc, value: object) -> Findings:
+        if isinstance(value, list):
+            return list_of(instruction)(loc, value)
+        return instruction(loc, value)
+
+    def instruction(loc: Loc, value: object) -> Findings:
+        if not isinstance(value, dict):
+            return mapping(loc, value)
+        return check_members(cast("Json", value), {"messages": list_of(_message)}, ("messages",), loc=loc)
+
+    refuse(check_members(body, {"model": text, "input": instructions}, ("model", "input")))
+
+
+def _chats(loc: Loc, value: object) -> Findings:
+    """A list of messages, or a list of such lists."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return list_of(list_of(_message))(loc, cast("object", value))
+    return list_of(_message)(loc, value)
+
+
+def _message(loc: Loc, value: object) -> Findings:
+    """A message, as far as its role."""
+    role: object = cast("Json", value).get("role") if isinstance(value, dict) else None
+    if isinstance(role, str) and role in _ROLES:
+        return []
+    return [detail_item("union_tag_invalid", loc, "Input tag found using 'role' is not an expected tag", value)]
+
+
+# -- what is answered --------------------------------------------------------------------------------------------
+
+
+def answer_moderations(question: Question) -> Reply:
+    """Moderation of each text.
+
+    Raises:
+        ApiError: The model or a limit refuses.
+    """
+    return _moderate(question, _as_list(question.body["input"]))
+
+
+def answer_chat_moderations(question: Question) -> Reply:
+    """Moderation of each chat.
+
+    Raises:
+        ApiError: The model or a limit refuses.
+    """
+    chats: list[Any] = question.body["input"]
+    several = bool(chats) and isinstance(chats[0], list)
+    return _moderate(question, [_chat_text(chat) for chat in (chats if several else [chats])])
+
+
+def answer_classifications(question: Question) -> Reply:
+    """Classification of each text.
+
+    Raises:
+        ApiError: The model or a limit refuses.
+    """
+    return _classify(question, _as_list(question.body["input"]))
+
+
+def answer_chat_classifications(question: Question) -> Reply:
+    """Classification of each chat.
+
+    Raises:
+        ApiError: The model or a limit refuses.
+    """
+    given: Any = question.body["input"]
+    chats: list[Json] = given if isinstance(given, list) else [given]
+    return _classify(question, [_chat_text(chat["messages"]) for chat in chats])
+
+
+def _moderate(question: Question, inputs: list[str]) -> Reply:
+    admission = question.admit("moderation", "req", "tokens")
+    names = _categories(admission.model.name)
+    results: list[Json] = []
+    for each in inputs:
+        scores = _scores(each, names)
+        results.append({"categories": {name: score > 0.5 for name, score in scores.items()}, "category_scores": scores})
+    return _reply(question, admission, inputs, results)
+
+
+def _classify(question: Question, inputs: list[str]) -> Reply:
+    admission = question.admit("classification", "req", "tokens")
+    targets = admission.model.targets or {"category": _categories(admission.model.name)}
+    results: list[Json] = [
+        {name: {"scores": _shares(each, labels)} for name, labels in targets.items()} for each in inputs
+    ]
+    return _reply(question, admission, inputs, results)
+
+
+def _reply(question: Question, admission: Admission, inputs: list[str], results: list[Json]) -> Reply:
+    model = admission.model.name
+    tokens = sum(map(count_tokens, inputs))
+    admission.quota.charge("tokens", tokens)
+    hidden = _HIDDEN_2411 if model.endswith("2411") else _HIDDEN
+    body = {
+        "id": question.new_id(),
+        "usage": flat_usage(tokens, tokens + hidden),
+        "model": question.body["model"],
+        "results": results,
+    }
+    reply = question.reply(_encode(body))
+    reply.headers = [*admission.quota.headers("req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
+    reply.prompt_tokens = tokens
+    return reply
+
+
+def _categories(model: str) -> tuple[str, ...]:
+    """The categories of a model, by its canonical name."""
+    if model.endswith("2411"):
+        return (*_CATEGORIES, "dangerous_and_criminal_content")
+    return (*_CATEGORIES, "dangerous", "criminal", "jailbreaking")
+
+
+def _scores(words: str, names: Sequence[str]) -> dict[str, float]:
+    """A score for each name; see the module's own words."""
+    said = {word.lower() for word in _WORD.findall(words)}
+    noise = hashlib.sha256(words.encode()).digest()
+    return {
+        name: _HIGH if said & (set(name.lower().split("_")) - _FILLERS) else (noise[at % len(noise)] + 1) / 1e5
+        for at, name in enumerate(names)
+    }
+
+
+def _shares(words: str, labels: Sequence[str]) -> dict[str, float]:
+    """Scores that add up to one."""
+    scores = _scores(words, labels)
+    total = sum(scores.values())
+    return {label: score / total for label, score in scores.items()}
+
+
+def _as_list(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def _chat_text(messages: list[Json]) -> str:
+    """All that is said in a chat."""
+    said: list[str] = []
+    for message in messages:
+        content: Any = message.get("content") or ""
+        parts: list[Any] = [{"text": content}] if isinstance(content, str) else content
+        said += [str(part.get("text", "")) for part in parts if isinstance(part, dict)]
+    return "\n".join(said)

@@ -1,0 +1,96 @@
+"""A successful reply before it is sent: bytes, times and what it bills."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+from .journal import ServedRequest
+
+__all__ = ["DONE", "JSON", "SSE", "Event", "Reply", "named_event"]
+
+DONE: Final = b"data: [DONE]\n\n"
+JSON: Final = "application/json"
+SSE: Final = "text/event-stream; charset=utf-8"
+
+
+@attrs.frozen
+class Event:
+    """One event of a stream.
+
+    Attributes:
+        tokens: Output tokens generated when it is sent, all earlier events included.
+        data: The whole frame, blank line included.
+    """
+
+    tokens: int
+    data: bytes
+
+
+def named_event(tokens: int, name: str, data: bytes) -> Event:
+    """An event that states its name, as those of audio streams do.
+
+    Args:
+        tokens: Output tokens generated when it is sent.
+        name: Of the event.
+        data: JSON without line ends.
+    """
+    return Event(tokens, b"event: %b\ndata: %b\n\n" % (name.encode(), data))
+
+
+@attrs.define(eq=False, kw_only=True)
+class Reply:
+    """A successful reply, ready to send.
+
+    Attributes:
+        content_type: Of the body.
+        headers: Beside the usual ones.
+        body: Of a plain reply.
+        events: Of a streamed one; empty for a plain one.
+        first_token: Seconds until the first token.
+        tokens_per_second: Output speed.
+        prompt_tokens: To bill.
+        completion_tokens: To bill when all of it is generated.
+        audio_seconds: Seconds of sound that came in, to bill.
+        pages: Pages read, to bill.
+        characters: Characters spoken, to bill.
+    """
+
+    content_type: str = JSON
+    headers: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]])
+    body: bytes = b""
+    events: list[Event] = attrs.field(factory=list[Event])
+    first_token: float = 0.0
+    tokens_per_second: float = math.inf
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    audio_seconds: int = 0
+    pages: int = 0
+    characters: int = 0
+
+    def slow_down(self, factor: float) -> None:
+        """Make it take so many times as long."""
+        self.first_token *= factor
+        self.tokens_per_second /= factor or 1.0
+
+    def due(self, tokens: int) -> float:
+        """Seconds until so many tokens are generated."""
+        return self.first_token + tokens / self.tokens_per_second
+
+    def generated(self, seconds: float) -> int:
+        """Tokens generated after so many seconds."""
+        if seconds < self.first_token:
+            return 0
+        if seconds >= self.due(self.completion_tokens):
+            return self.completion_tokens
+        return int((seconds - self.first_token) * self.tokens_per_second)
+
+    def bill(self, record: ServedRequest, completion_tokens: int) -> None:
+        """Enter into a record what is billed: the whole input and the output generated until now."""
+        record.prompt_tokens = self.prompt_tokens
+        record.completion_tokens = completion_tokens
+        record.audio_seconds = self.audio_seconds
+        record.pages = self.pages
+        record.characters = self.characters

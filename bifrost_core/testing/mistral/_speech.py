@@ -1,0 +1,122 @@
+"""Speech: silence, as long as the text.
+
+Source:
+    https://docs.mistral.ai/api/endpoint/audio/speech (members, events) and replies as they come since 2026:
+    JSON with the sound in base64, no usage in plain replies, and a schema that lets unknown members through.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from ._answers import Json
+from ._embeddings import count_tokens
+from ._errors import ApiError
+from ._members import Check, boolean, check_members, choice, mapping, optional, refuse, text
+from ._questions import Question
+from ._replies import SSE, Event, Reply, named_event
+
+__all__ = ["answer_speech", "check_speech"]
+
+_MEMBERS: Final[dict[str, Check]] = {
+    "model": optional(text),
+    "input": text,
+    "voice_id": optional(text),
+    "ref_audio": optional(text),
+    "response_format": choice("pcm", "wav", "mp3", "flac", "opus"),
+    "stream": boolean,
+    "metadata": optional(mapping),
+    "prompt_cache_key": optional(text),
+}
+_DEFAULT_MODEL: Final = "voxtral-mini-tts-latest"
+_RATE: Final = 24_000  # samples per second
+_SECONDS_PER_CHARACTER: Final = 0.06
+_MAX_SECONDS: Final = 10.0
+# MPEG-2, layer III, 32 kbit/s, 24 kHz, one channel: 96 bytes for 576 samples. All zeros decode to silence.
+# Header: ISO/IEC 13818-3 with ISO/IEC 11172-3, section 2.4.1.3.
+_MP3_FRAME: Final = bytes.fromhex("fff344c4").ljust(96, b"\0")
+_MP3_SAMPLES: Final = 576
+_TOKENS_PER_SECOND: Final = 12.5
+_DELTA: Final = 16 * 1024  # bytes of sound in one event
+
+_encode = msgspec.json.Encoder().encode
+
+
+def check_speech(body: Json) -> None:
+    """Refuse what speech refuses; unknown members are none of it.
+
+    Raises:
+        ApiError: 422; 400 for the formats that this service cannot make.
+    """
+    refuse(check_members(body, _MEMBERS, ("input",), is_open=True))
+    if body.get("response_format", "mp3") not in _MAKERS:
+        message = f"The simulated service speaks {', '.join(_MAKERS)} only."
+        raise ApiError.object(400, "invalid_request_invalid_args", "3051", message)
+    body["model"] = body.get("model") or _DEFAULT_MODEL
+
+
+def answer_speech(question: Question) -> Reply:
+    """Silence in the format asked for, plain or streamed.
+
+    Raises:
+        ApiError: The model or a limit refuses.
+    """
+    body = question.body
+    said: str = body["input"]
+    quota = question.admit("audio_speech", "input-characters").quota
+    quota.charge("input-characters", len(said))
+    seconds = min(_MAX_SECONDS, len(said) * _SECONDS_PER_CHARACTER)
+    sound = _MAKERS[body.get("response_format", "mp3")](int(seconds * _RATE))
+    reply = question.reply()
+    reply.characters = len(said)
+    reply.completion_tokens = max(1, round(seconds * _TOKENS_PER_SECOND))
+    if question.streams:
+        reply.content_type = SSE
+        reply.events = _events(sound, count_tokens(said), reply.completion_tokens)
+    else:
+        reply.headers = [
+            *quota.headers("input-characters"),
+            ("x-ratelimit-input-characters-query-cost", str(len(said))),
+        ]
+        reply.body = _encode({"audio_data": base64.b64encode(sound).decode()})
+    return reply
+
+
+def _events(sound: bytes, prompt: int, completion: int) -> list[Event]:
+    """The events of a streamed answer, as documented; no ``[DONE]`` follows."""
+    pieces = [sound[at : at + _DELTA] for at in range(0, len(sound), _DELTA)]
+    events: list[Event] = []
+    for number, piece in enumerate(pieces, 1):
+        data = _encode({"type": "speech.audio.delta", "audio_data": base64.b64encode(piece).decode()})
+        events.append(named_event(completion * number // len(pieces), "speech.audio.delta", data))
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    data = _encode({"type": "speech.audio.done", "usage": usage})
+    return [*events, named_event(completion, "speech.audio.done", data)]
+
+
+def _pcm(samples: int) -> bytes:
+    """Samples of 16 bits."""
+    return bytes(2 * samples)
+
+
+def _wav(samples: int) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(_RATE)
+        sound.writeframes(_pcm(samples))
+    return file.getvalue()
+
+
+def _mp3(samples: int) -> bytes:
+    return _MP3_FRAME * max(1, -(-samples // _MP3_SAMPLES))
+
+
+_MAKERS: Final[dict[str, Callable[[int], bytes]]] = {"pcm": _pcm, "wav": _wav, "mp3": _mp3}
