@@ -24,7 +24,7 @@ from bifrost_core.types import Operation, Request
 from bifrost_core.wire import Auth, HttpCall, HttpReply, Network
 
 from ._simulation import SimulatedEngine
-from .mistral._answers import AnswerLaw
+from .mistral._answers import AnswerLaw, PageLaw, TranscriptLaw
 from .mistral._endpoints import find_endpoint
 from .mistral._service import Service
 from .mistral.catalogue import SimulatedModel
@@ -101,8 +101,12 @@ class Simulated:
         answer: Gives the answers to chat and FIM in place of made-up words: takes the request's body
             and returns the text, or a mapping with any of ``content``, ``thinking``, ``tool_calls``
             and ``finish_reason``.
+        transcript: Gives the texts of transcriptions in the same way: takes the parts of the form by
+            name (a file has ``filename``, ``content_type`` and ``data``) and returns the text.
+        page: Gives the Markdown of pages that OCR reads: takes the request's body and the page's number
+            from 0 on.
         journal_size: How many requests the journal keeps; the oldest go first.
-        keep_bodies: Whether the journal keeps the requests' bodies.
+        keep_bodies: Whether the journal keeps the requests' bodies; of forms, the parts' names and sizes.
 
     Raises:
         ConfigError: There is no key, or two of them share a name.
@@ -118,6 +122,8 @@ class Simulated:
         models: Iterable[str] | None = None,
         prices: Mapping[str, Price] | None = None,
         answer: AnswerLaw | None = None,
+        transcript: TranscriptLaw | None = None,
+        page: PageLaw | None = None,
         journal_size: int = 10_000,
         keep_bodies: bool = False,
     ) -> None:
@@ -134,6 +140,8 @@ class Simulated:
             seed=seed,
             clock=clock or self._loop_time,
             answer=answer,
+            transcript=transcript,
+            page=page,
             journal_size=journal_size,
             keep_bodies=keep_bodies,
             only_listed=self._models is not None,

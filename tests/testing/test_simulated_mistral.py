@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import json
 import random
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import anyio
@@ -30,20 +29,6 @@ CHAT = "/v1/chat/completions"
 SECRET = "sk-test-0123456789"
 HELLO: Json = {"model": "mistral-small-latest", "messages": [{"role": "user", "content": "Hello"}]}
 STREAM: Json = {**HELLO, "stream": True}
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., tuple[SimulatedMistral, httpx.Client]]]:
-    """Starts a server with one key (``SimulatedKey`` arguments in ``key``) and a client that uses it."""
-    with contextlib.ExitStack() as stack:
-
-        def start(*faults: Fault, key: Json | None = None, **options: Any) -> tuple[SimulatedMistral, httpx.Client]:
-            simulated = SimulatedKey(SECRET, id="a", faults=faults, **(key or {}))
-            server = stack.enter_context(SimulatedMistral([simulated], **options))
-            client = httpx.Client(base_url=server.base_url, headers={"authorization": f"Bearer {SECRET}"}, timeout=5)
-            return server, stack.enter_context(client)
-
-        yield start
 
 
 Serve: TypeAlias = Callable[..., tuple[SimulatedMistral, httpx.Client]]

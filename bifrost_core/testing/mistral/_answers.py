@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeAlias, cast
 import attrs
 import msgspec
 
-__all__ = ["Answer", "AnswerLaw", "ToolCall", "make_answer", "make_text", "tokenize"]
+__all__ = ["Answer", "AnswerLaw", "PageLaw", "ToolCall", "TranscriptLaw", "make_answer", "make_text", "tokenize"]
 
 Json: TypeAlias = dict[str, Any]
 FinishReason: TypeAlias = Literal["stop", "length", "model_length", "tool_calls", "error"]
 AnswerLaw: TypeAlias = Callable[[Json], str | Mapping[str, Any]]
+TranscriptLaw: TypeAlias = Callable[[Json], str]
+PageLaw: TypeAlias = Callable[[Json, int], str]
 
 _WORDS: tuple[str, ...] = tuple(
     re.findall(

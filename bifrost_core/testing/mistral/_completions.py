@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from ._answers import make_answer
 from ._bodies import Generation, chat_body, chat_events
-from ._errors import ApiError
 from ._questions import Question
 from ._replies import SSE, Reply
 
 __all__ = ["answer_chat", "answer_fim"]
-
-logger = logging.getLogger(__name__)
 
 _BYTES_PER_TOKEN: Final = 4  # of the request's JSON, which real prompts stay close to
 
@@ -38,14 +34,11 @@ def answer_fim(question: Question) -> Reply:
 
 def _answer(question: Question, capability: str) -> Reply:
     """One or several choices, plain or streamed."""
-    body, rng, service = question.body, question.rng, question.service
+    body, rng = question.body, question.rng
     quota = question.admit(capability, "req", "tokens").quota
     lengths = question.state.key.output_tokens
-    try:
-        answers = tuple(make_answer(body, rng, lengths, service.answer) for _ in range(body.get("n") or 1))
-    except Exception:
-        logger.exception("the answer function of the simulated service failed")
-        raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None
+    law = question.service.answer
+    answers = tuple(question.ask(make_answer, body, rng, lengths, law) for _ in range(body.get("n") or 1))
     generation = Generation(
         id=question.new_id(),
         created=int(question.now),

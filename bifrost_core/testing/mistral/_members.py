@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard
 
 from ._answers import Json
 from ._errors import ApiError, detail_item
@@ -24,6 +24,8 @@ __all__ = [
     "check_members",
     "choice",
     "integer",
+    "is_list",
+    "is_object",
     "list_of",
     "mapping",
     "number",
@@ -38,6 +40,16 @@ __all__ = [
 Findings: TypeAlias = list[dict[str, Any]]
 Loc: TypeAlias = list[str | int]
 Check: TypeAlias = Callable[[Loc, object], Findings]
+
+
+def is_list(value: object) -> TypeGuard[list[object]]:
+    """Whether it is a list, of whatever."""
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> TypeGuard[Json]:
+    """Whether it is an object, of whatever."""
+    return isinstance(value, dict)
 
 
 def refuse(findings: Findings) -> None:
@@ -113,8 +125,7 @@ def pattern(form: str) -> Check:
 
 def texts(loc: Loc, value: object) -> Findings:
     """A text or a list of texts."""
-    is_list = isinstance(value, list) and all(isinstance(each, str) for each in cast("list[object]", value))
-    return [] if is_list else text(loc, value)
+    return [] if is_list(value) and all(isinstance(each, str) for each in value) else text(loc, value)
 
 
 def boolean(loc: Loc, value: object) -> Findings:
@@ -124,7 +135,7 @@ def boolean(loc: Loc, value: object) -> Findings:
 
 def mapping(loc: Loc, value: object) -> Findings:
     """An object."""
-    if isinstance(value, dict):
+    if is_object(value):
         return []
     return [detail_item("dict_type", loc, "Input should be a valid dictionary", value)]
 
@@ -165,29 +176,27 @@ def list_of(check: Check) -> Check:
     """A list of them."""
 
     def check_list(loc: Loc, value: object) -> Findings:
-        if not isinstance(value, list):
+        if not is_list(value):
             return [detail_item("list_type", loc, "Input should be a valid list", value)]
-        items = cast("list[object]", value)
-        return [finding for index, item in enumerate(items) for finding in check([*loc, index], item)]
+        return [finding for index, item in enumerate(value) for finding in check([*loc, index], item)]
 
     return check_list
 
 
 def schema_format(loc: Loc, value: object) -> Findings:
     """A ``response_format`` of the type ``json_schema``."""
-    if not isinstance(value, dict):
+    if not is_object(value):
         return mapping(loc, value)
-    form = cast("Json", value)
     found = check_members(
-        form, {"type": choice("json_schema", kind="literal_error"), "json_schema": mapping}, ("type",), loc=loc
+        value, {"type": choice("json_schema", kind="literal_error"), "json_schema": mapping}, ("type",), loc=loc
     )
-    inner: object = form.get("json_schema")
-    if found or not isinstance(inner, dict):
-        return found or [detail_item("missing", [*loc, "json_schema"], "Field required", form)]
+    inner: object = value.get("json_schema")
+    if found or not is_object(inner):
+        return found or [detail_item("missing", [*loc, "json_schema"], "Field required", value)]
     members: dict[str, Check] = {
         "name": text,
         "schema": mapping,
         "description": optional(text),
         "strict": optional(boolean),
     }
-    return check_members(cast("Json", inner), members, ("name", "schema"), loc=[*loc, "json_schema"])
+    return check_members(inner, members, ("name", "schema"), loc=[*loc, "json_schema"])

@@ -14,14 +14,27 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from ._answers import Json
 from ._embeddings import count_tokens, flat_usage
 from ._errors import detail_item
-from ._members import Check, Findings, Loc, check_members, list_of, mapping, optional, refuse, text, texts
+from ._members import (
+    Check,
+    Findings,
+    Loc,
+    check_members,
+    is_list,
+    is_object,
+    list_of,
+    mapping,
+    optional,
+    refuse,
+    text,
+    texts,
+)
 from ._questions import Admission, Question
 from ._replies import Reply
 
@@ -85,31 +98,34 @@ def check_chat_classifications(body: Json) -> None:
     """
 
     def instructions(loc: Loc, value: object) -> Findings:
-        if isinstance(value, list):
+        if is_list(value):
             return list_of(instruction)(loc, value)
         return instruction(loc, value)
 
     def instruction(loc: Loc, value: object) -> Findings:
-        if not isinstance(value, dict):
+        if not is_object(value):
             return mapping(loc, value)
-        return check_members(cast("Json", value), {"messages": list_of(_message)}, ("messages",), loc=loc)
+        return check_members(value, {"messages": list_of(_message)}, ("messages",), loc=loc)
 
     refuse(check_members(body, {"model": text, "input": instructions}, ("model", "input")))
 
 
 def _chats(loc: Loc, value: object) -> Findings:
     """A list of messages, or a list of such lists."""
-    if isinstance(value, list) and value and isinstance(value[0], list):
-        return list_of(list_of(_message))(loc, cast("object", value))
+    if is_list(value) and value and is_list(value[0]):
+        return list_of(list_of(_message))(loc, value)
     return list_of(_message)(loc, value)
 
 
 def _message(loc: Loc, value: object) -> Findings:
-    """A message, as far as its role."""
-    role: object = cast("Json", value).get("role") if isinstance(value, dict) else None
-    if isinstance(role, str) and role in _ROLES:
+    """A message, as far as its role and the form of its content."""
+    role: object = value.get("role") if is_object(value) else None
+    if not is_object(value) or not isinstance(role, str) or role not in _ROLES:
+        return [detail_item("union_tag_invalid", loc, "Input tag found using 'role' is not an expected tag", value)]
+    content: object = value.get("content")
+    if content is None or isinstance(content, str):
         return []
-    return [detail_item("union_tag_invalid", loc, "Input tag found using 'role' is not an expected tag", value)]
+    return list_of(mapping)([*loc, role, "content"], content)
 
 
 # -- what is answered --------------------------------------------------------------------------------------------
@@ -130,9 +146,9 @@ def answer_chat_moderations(question: Question) -> Reply:
     Raises:
         ApiError: The model or a limit refuses.
     """
-    chats: list[Any] = question.body["input"]
-    several = bool(chats) and isinstance(chats[0], list)
-    return _moderate(question, [_chat_text(chat) for chat in (chats if several else [chats])])
+    given: list[Any] = question.body["input"]
+    chats: list[list[Json]] = given if given and is_list(given[0]) else [given]
+    return _moderate(question, [_chat_text(chat) for chat in chats])
 
 
 def answer_classifications(question: Question) -> Reply:
@@ -151,7 +167,7 @@ def answer_chat_classifications(question: Question) -> Reply:
         ApiError: The model or a limit refuses.
     """
     given: Any = question.body["input"]
-    chats: list[Json] = given if isinstance(given, list) else [given]
+    chats: list[Json] = [given] if is_object(given) else given
     return _classify(question, [_chat_text(chat["messages"]) for chat in chats])
 
 
@@ -224,6 +240,6 @@ def _chat_text(messages: list[Json]) -> str:
     said: list[str] = []
     for message in messages:
         content: Any = message.get("content") or ""
-        parts: list[Any] = [{"text": content}] if isinstance(content, str) else content
-        said += [str(part.get("text", "")) for part in parts if isinstance(part, dict)]
+        parts: list[object] = [{"text": content}] if isinstance(content, str) else content
+        said += [str(part.get("text", "")) for part in parts if is_object(part)]
     return "\n".join(said)

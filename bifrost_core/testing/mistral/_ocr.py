@@ -1,4 +1,4 @@
-"""OCR: made-up pages, as many as the document has.
+"""OCR: made-up pages, or the test's own, as many as the document has.
 
 A PDF has as many pages as it has objects of type ``/Page`` (at least one; those inside compressed object
 streams are not seen), an image and any other file has one, and a document behind an address, which is never
@@ -154,7 +154,7 @@ def answer_ocr(question: Question) -> Reply:
     source = _source(question)
     wanted = _wanted(body.get("pages"), _count_pages(source))
     seed = f"{question.service.seed}/{hashlib.sha256(source.identity).hexdigest()}"
-    reader = _Reader(body, seed)
+    reader = _Reader(question, seed)
     pages = [reader.page(index) for index in wanted]
     quota.charge("ocr-pages", len(pages))
     form: Json | None = body.get("document_annotation_format")
@@ -221,30 +221,33 @@ class _Reader:
     """Makes the pages of one document up.
 
     Attributes:
-        body: The request.
+        question: The request.
         seed: Of everything on the pages.
         pictures: How many there were until now.
     """
 
-    body: Json
+    question: Question
     seed: str
     pictures: int = 0
 
     def page(self, index: int) -> Json:
         """One page."""
-        body = self.body
+        body, law = self.question.body, self.question.service.page
         rng = random.Random(f"{self.seed}/{index}")
-        title = "# " + "".join(make_text(rng, 2, 4)).rstrip(".")
-        words = "".join(make_text(rng, 20, 40))
         table_format: str | None = body.get("table_format")
-        cells = [[rng.randint(1, 99) for _ in range(2)] for _ in range(2)]
-        table = _html_table(cells) if table_format == "html" else _markdown_table(cells)
-        table_id = f"tbl-{index}.{'html' if table_format == 'html' else 'md'}"
-        shown_table = table if table_format is None else f"[{table_id}]({table_id})"
-        picture = self._picture(rng, f"{self.seed}/{index}")
-        parts = [("title", title), ("text", words), ("table", shown_table)]
-        if picture is not None:
-            parts.append(("image", f"![{picture['id']}]({picture['id']})"))
+        table, table_id = _table(rng, index, table_format)
+        if law is not None:
+            picture, parts = None, [("text", self.question.ask(law, body, index))]
+        else:
+            picture = self._picture(rng, f"{self.seed}/{index}")
+            parts = [
+                ("title", "# " + "".join(make_text(rng, 2, 4)).rstrip(".")),
+                ("text", "".join(make_text(rng, 20, 40))),
+                ("table", table if table_format is None else f"[{table_id}]({table_id})"),
+            ]
+            if picture is not None:
+                parts.append(("image", f"![{picture['id']}]({picture['id']})"))
+        has_tables = table_format is not None and law is None
         granularity: str | None = body.get("confidence_scores_granularity")
         blocks = [
             {
@@ -265,7 +268,7 @@ class _Reader:
             "index": index,
             "markdown": markdown,
             "images": [] if picture is None else [picture],
-            "tables": [] if table_format is None else [{"id": table_id, "content": table, "format": table_format}],
+            "tables": [{"id": table_id, "content": table, "format": table_format}] if has_tables else [],
             "hyperlinks": [],
             "header": f"Header of page {index}" if body.get("extract_header") else None,
             "footer": f"Footer of page {index}" if body.get("extract_footer") else None,
@@ -276,7 +279,7 @@ class _Reader:
 
     def _picture(self, rng: random.Random, seed: str) -> Json | None:
         """The page's picture, unless there are enough of them or it is too small."""
-        body = self.body
+        body = self.question.body
         limit: int | None = body.get("image_limit")
         width, height = _PICTURE
         grey = rng.randint(0, 255)
@@ -296,14 +299,14 @@ class _Reader:
         }
 
 
-def _markdown_table(cells: list[list[int]]) -> str:
-    rows = [f"| {' | '.join(map(str, row))} |" for row in cells]
-    return "\n".join(["| a | b |", "| --- | --- |", *rows])
-
-
-def _html_table(cells: list[list[int]]) -> str:
-    rows = ["".join(f"<td>{cell}</td>" for cell in row) for row in cells]
-    return "<table><tr><th>a</th><th>b</th></tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+def _table(rng: random.Random, index: int, table_format: str | None) -> tuple[str, str]:
+    """A table of two columns, as HTML or Markdown, and its id."""
+    rows = [[rng.randint(1, 99) for _ in range(2)] for _ in range(2)]
+    if table_format == "html":
+        cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><tr><th>a</th><th>b</th></tr>{cells}</table>", f"tbl-{index}.html"
+    lines = [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join(["| a | b |", "| --- | --- |", *lines]), f"tbl-{index}.md"
 
 
 def _confidence(rng: random.Random) -> float:
@@ -326,8 +329,8 @@ def _page_confidence(rng: random.Random, markdown: str, granularity: str) -> Jso
     each = [{"text": word, "confidence": score, "start_index": at} for word, score, at in words]
     return {
         "word_confidence_scores": each if granularity == "word" else [],
-        "average_page_confidence_score": round(sum(scores) / len(scores), 4),
-        "minimum_page_confidence_score": min(scores),
+        "average_page_confidence_score": round(sum(scores) / len(scores), 4) if scores else 1.0,
+        "minimum_page_confidence_score": min(scores, default=1.0),
     }
 
 

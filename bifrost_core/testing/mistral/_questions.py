@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 import attrs
 
 from ._answers import Json
+from ._errors import ApiError
 from ._replies import Reply
 from ._service import KeyState, Service
 from .catalogue import SimulatedModel
 from .quotas import LimitName, Quota
 
 __all__ = ["Admission", "Question", "read_query"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def read_query(query: str) -> dict[str, str]:
@@ -89,6 +96,18 @@ class Question:
         """
         model = self.service.model(self.body["model"], capability)
         return Admission(model, self.service.admit(self.state, model, *limits))
+
+    def ask(self, law: Callable[..., T], *arguments: object) -> T:
+        """What the test's own function says.
+
+        Raises:
+            ApiError: 500: it failed, which is logged.
+        """
+        try:
+            return law(*arguments)
+        except Exception:
+            logger.exception("the answer function of the simulated service failed")
+            raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None
 
     def new_id(self) -> str:
         """32 hexadecimal digits."""

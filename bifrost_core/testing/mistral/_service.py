@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 import attrs
 
-from ._answers import AnswerLaw
+from ._answers import AnswerLaw, PageLaw, TranscriptLaw
 from ._errors import ApiError
 from ._filestore import FileStore
 from .catalogue import SimulatedModel
@@ -93,6 +93,8 @@ class Service:
         seed: Of everything random.
         clock: Time for limits, faults and the journal.
         answer: The test's own answers to chat and FIM.
+        transcript: The test's own transcripts.
+        page: The test's own pages.
         journal_size: How many requests the journal keeps.
         keep_bodies: Whether it keeps their bodies.
         only_listed: Whether there are no other models than those listed.
@@ -107,6 +109,8 @@ class Service:
         seed: int,
         clock: Clock,
         answer: AnswerLaw | None,
+        transcript: TranscriptLaw | None = None,
+        page: PageLaw | None = None,
         journal_size: int,
         keep_bodies: bool,
         only_listed: bool = True,
@@ -115,6 +119,8 @@ class Service:
         self.seed = seed
         self.clock = clock
         self.answer = answer
+        self.transcript = transcript
+        self.page = page
         self.keep_bodies = keep_bodies
         self.files = FileStore()
         self._only_listed = only_listed

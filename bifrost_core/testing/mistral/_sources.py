@@ -57,9 +57,6 @@ def from_address(question: Question, url: str) -> Source:
     """
     if url[:5].lower() == "data:":
         return _from_data(url)
-    stored = question.service.files.behind(url, question.now)
-    if stored is not None:
-        return _stored(stored)
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
@@ -67,7 +64,8 @@ def from_address(question: Question, url: str) -> Source:
         usable = False
     if not usable:
         raise _unreachable(url)
-    return Source(url.encode())
+    stored = question.service.files.behind(url, question.now)
+    return Source(url.encode()) if stored is None else _stored(stored)
 
 
 def _stored(file: StoredFile) -> Source:

@@ -69,7 +69,7 @@ class Quota:
             None when it was let in, and one request taken where requests are limited; else the
             exhausted limit and its bucket.
         """
-        found = [(name, self.buckets[name]) for name in names if name in self.buckets]
+        found: list[tuple[LimitName, Bucket]] = [(name, self.buckets[name]) for name in names if name in self.buckets]
         for name, bucket in found:
             bucket.refill(now)
             if bucket.remaining < 1:

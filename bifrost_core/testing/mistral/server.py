@@ -16,7 +16,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 
-from ._answers import AnswerLaw
+from ._answers import AnswerLaw, PageLaw, TranscriptLaw
 from ._exchange import Exchange
 from ._faults import play
 from ._http import BadHttpError, ClientLeftError, Connection, response_head
@@ -69,9 +69,13 @@ class SimulatedMistral:
         answer: Gives the answers to chat and FIM requests in place of made-up words: takes the
             request's body and returns the text, or a mapping with any of ``content``, ``thinking``,
             ``tool_calls`` and ``finish_reason``. Runs on the server's thread, so it must not wait.
+        transcript: Gives the texts of transcriptions in the same way: takes the parts of the form by
+            name (a file has ``filename``, ``content_type`` and ``data``) and returns the text.
+        page: Gives the Markdown of pages that OCR reads: takes the request's body and the page's number
+            from 0 on.
         clock: Time for limits, faults and the journal, such as a ``FakeClock``; waits are always real.
         journal_size: How many requests the journal keeps; the oldest go first.
-        keep_bodies: Whether the journal keeps the requests' bodies.
+        keep_bodies: Whether the journal keeps the requests' bodies; of forms, the parts' names and sizes.
         max_body: Most bytes of a request body; larger ones are refused with 413.
         idle: Seconds after which a connection without a request is closed; None for never.
     """
@@ -85,6 +89,8 @@ class SimulatedMistral:
         port: int = 0,
         models: Iterable[SimulatedModel | str] = DEFAULT_MODELS,
         answer: AnswerLaw | None = None,
+        transcript: TranscriptLaw | None = None,
+        page: PageLaw | None = None,
         clock: Clock | None = None,
         journal_size: int = 10_000,
         keep_bodies: bool = False,
@@ -98,6 +104,8 @@ class SimulatedMistral:
             seed=seed,
             clock=clock or WallClock(),
             answer=answer,
+            transcript=transcript,
+            page=page,
             journal_size=journal_size,
             keep_bodies=keep_bodies,
         )
