@@ -95,6 +95,8 @@ def test_a_transcript_has_mistrals_shape_and_bills_the_sound(serve: Serve) -> No
         pytest.param(sound(9.0)[: 44 + 4 * 16_000], 4, id="wave-cut-off"),
         pytest.param(b"ID3" + bytes(80_000), 5, id="other"),
         pytest.param(b"RIFF\0\0\0\0WAVE", 1, id="wave-without-sound"),
+        pytest.param(sound(1.0).replace(b"\x10\0\0\0", b"\x10\0\0\x7f", 1), 1, id="wave-with-wrong-sizes"),
+        pytest.param(sound(1.0).replace(b"\x40\x1f\0\0", b"\0\0\0\0", 1), 1, id="wave-without-rate"),
     ],
 )
 def test_seconds_are_those_of_the_file(serve: Serve, data: bytes, seconds: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bifrost_core.testing import FakeClock, Simulated, SimulatedKey, SimulatedMistral
 from bifrost_core.testing.mistral._multipart import FormError, Upload, read_form
@@ -289,3 +291,31 @@ def test_a_form_as_httpx_writes_it_is_read_back() -> None:
         ("terms", "æ"),
         ("terms", "b"),
     ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text("abc_", min_size=1, max_size=8), st.one_of(st.text(max_size=40), st.binary(max_size=300))),
+        min_size=1,
+    )
+)
+def test_whatever_httpx_writes_is_read_back(fields: list[tuple[str, str | bytes]]) -> None:
+    files: list[Any] = [
+        (name, (None, value)) if isinstance(value, str) else (name, ("f.bin", value, "audio/x"))
+        for name, value in fields
+    ]
+    written = httpx.Request("POST", "http://a.invalid", files=files)
+    assert read_form(written.headers["content-type"], written.read()) == [
+        (name, value if isinstance(value, str) else Upload("f.bin", "audio/x", value)) for name, value in fields
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([b"--sep", b"--", b"\r\n", b"\r", b"x", NAMED.encode(), b": ", b";", b"\xff", b'"'])))
+def test_no_bytes_break_the_reading_of_forms(pieces: list[bytes]) -> None:
+    try:
+        fields = read_form(FORM, b"".join(pieces))
+    except FormError:
+        return
+    assert all(name == "model" for name, _ in fields)

@@ -494,6 +494,8 @@ def test_an_unknown_model_is_a_400(serve: Serve, stream: bool) -> None:
         ({"tools": [{"function": {"name": "f"}}]}, "missing", ["tools", 0, "function", "parameters"]),
         ({"reasoning_effort": "utmost"}, "literal_error", ["reasoning_effort"]),
         ({"response_format": {"type": "xml"}}, "literal_error", ["response_format", "type"]),
+        ({"response_format": {"type": ["text"]}}, "literal_error", ["response_format", "type"]),
+        ({"tools": [{"function": {"name": 5, "parameters": {}}}]}, "string_type", ["tools", 0, "function", "name"]),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )

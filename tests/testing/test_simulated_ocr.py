@@ -289,6 +289,7 @@ def test_missing_members_are_told_together(serve: Serve) -> None:
         pytest.param(ask({"document_url": "data:application/pdf;base64,=="}), "3310", id="base64"),
         pytest.param(ask({"document_url": "data:application/pdf"}), "3310", id="no-data"),
         pytest.param({**ask(), "model": "mistral-small-latest"}, "1500", id="model"),
+        pytest.param(ask(document_annotation_format=schema(title=[])), "3051", id="schema"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_read_is_a_400(serve: Serve, asked: Json, code: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeAlias, cast
 import attrs
 import msgspec
 
+from ._errors import ApiError
+
 __all__ = ["Answer", "AnswerLaw", "PageLaw", "ToolCall", "TranscriptLaw", "make_answer", "make_text", "tokenize"]
 
 Json: TypeAlias = dict[str, Any]
@@ -119,7 +121,7 @@ def make_answer(body: Json, rng: random.Random, lengths: tuple[int, int], law: A
     form: Json = body.get("response_format") or {}
     if form.get("type") == "json_schema":
         schema = form["json_schema"].get("schema", {})
-        text = tokenize(msgspec.json.encode(example(schema, rng)).decode())
+        text = tokenize(example(schema, rng))
     elif form.get("type") == "json_object":
         text = tokenize(msgspec.json.encode({"answer": "".join(make_text(rng, *lengths))}).decode())
     else:
@@ -158,7 +160,7 @@ def _forced_call(body: Json, rng: random.Random) -> ToolCall | None:
         wanted = cast("Json", choice)["function"]["name"]
         functions = [function for function in functions if function["name"] == wanted] or functions
     function = functions[0]
-    arguments = msgspec.json.encode(example(function.get("parameters") or {}, rng)).decode()
+    arguments = example(function.get("parameters") or {}, rng)
     return ToolCall(_call_id(rng), function["name"], arguments)
 
 
@@ -208,8 +210,8 @@ def _limit(answer: Answer, body: Json) -> Answer:
     return attrs.evolve(answer, text=words, thinking=thinking, tool_calls=tuple(calls), finish_reason="length")
 
 
-def example(schema: object, rng: random.Random) -> object:
-    """The least value that fits a JSON Schema, as far as its common keywords go.
+def example(schema: object, rng: random.Random) -> str:
+    """The JSON of the least value that fits a JSON Schema, as far as its common keywords go.
 
     Objects get their required properties only. ``pattern``, ``format``, ``not`` and conditions are
     not looked at.
@@ -219,10 +221,17 @@ def example(schema: object, rng: random.Random) -> object:
         rng: Source of words for texts.
 
     Returns:
-        A value for ``json.dumps``.
+        JSON text.
+
+    Raises:
+        ApiError: 400: it is no schema. How Mistral refuses these is documented nowhere.
     """
     root = cast("Json", schema) if isinstance(schema, dict) else {}
-    return _example(root or {"type": "object"}, root, rng, 0)
+    try:
+        return msgspec.json.encode(_example(root or {"type": "object"}, root, rng, 0)).decode()
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        message = "The JSON schema of the request is not valid."
+        raise ApiError.object(400, "invalid_request_invalid_args", "3051", message) from None
 
 
 def _resolve(schema: Json, root: Json) -> Json:

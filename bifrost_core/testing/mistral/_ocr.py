@@ -213,7 +213,7 @@ def _wanted(pages: str | list[int] | None, count: int) -> list[int]:
 
 def _annotation(form: Json, seed: str) -> str:
     """The least JSON that fits the format's schema."""
-    return _encode(example(form["json_schema"]["schema"], random.Random(seed))).decode()
+    return example(form["json_schema"]["schema"], random.Random(seed))
 
 
 @attrs.define(eq=False)

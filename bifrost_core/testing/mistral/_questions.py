@@ -101,10 +101,12 @@ class Question:
         """What the test's own function says.
 
         Raises:
-            ApiError: 500: it failed, which is logged.
+            ApiError: 500: it failed, which is logged; or the one that it raised itself.
         """
         try:
             return law(*arguments)
+        except ApiError:
+            raise
         except Exception:
             logger.exception("the answer function of the simulated service failed")
             raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None

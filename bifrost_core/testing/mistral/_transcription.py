@@ -207,7 +207,7 @@ def _duration(source: Source) -> float:
             frame = sound.getnchannels() * sound.getsampwidth()
             # a header written before the sound was known may promise more than there is
             frames, rate = min(sound.getnframes(), len(source.data) // frame), sound.getframerate()
-    except (wave.Error, EOFError):
+    except (wave.Error, EOFError, RuntimeError):  # the last of seeking beyond the end of a chunk
         return len(source.data) / _BYTES_PER_SECOND
     return float(frames) / rate if rate else len(source.data) / _BYTES_PER_SECOND
 

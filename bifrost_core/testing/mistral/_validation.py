@@ -158,7 +158,7 @@ def _is_response_format(form: object) -> bool:
     if members.get("type") == "json_schema":
         schema = members.get("json_schema")
         return isinstance(schema, dict) and "name" in schema and "schema" in schema
-    return members.get("type") in {"text", "json_object"}
+    return members.get("type") in ("text", "json_object")  # a list is a type here too, and not hashable
 
 
 def _check_message(index: int, message: object) -> Findings:
@@ -201,6 +201,10 @@ def _check_tools(body: Json) -> Findings:
         for name in ("name", "parameters"):
             if not isinstance(function, dict) or name not in function:
                 found.append(detail_item("missing", ["tools", index, "function", name], "Field required", None))
+        named: object = cast("Json", function).get("name", "") if isinstance(function, dict) else ""
+        if not isinstance(named, str):
+            loc: list[str | int] = ["tools", index, "function", "name"]
+            found.append(detail_item("string_type", loc, "Input should be a valid string", named))
     choice: Any = body.get("tool_choice")
     if isinstance(choice, dict):
         function = cast("Json", choice).get("function")
