@@ -284,7 +284,11 @@ def test_a_form_may_have_a_preamble_an_epilogue_and_any_bytes_in_files() -> None
 
 
 def test_a_form_as_httpx_writes_it_is_read_back() -> None:
-    files = [("file", ('ü "q".bin', bytes(range(256)) * 40, "audio/x")), ("terms", (None, "æ")), ("terms", (None, "b"))]
+    files: list[Any] = [
+        ("file", ('ü "q".bin', bytes(range(256)) * 40, "audio/x")),
+        ("terms", (None, "æ")),
+        ("terms", (None, "b")),
+    ]
     written = httpx.Request("POST", "http://a.invalid", files=files)
     assert read_form(written.headers["content-type"], written.read()) == [
         ("file", Upload('ü "q".bin'.replace('"', "%22"), "audio/x", bytes(range(256)) * 40)),
