@@ -32,6 +32,7 @@ from .errors import (
     UnsupportedParameterError,
     VirtualKeyError,
 )
+from .estimates import Estimate
 from .health import RouteHealth
 from .hedging import Hedge
 from .hooks import HookOptions, load_plugins
@@ -80,6 +81,7 @@ __all__ = [
     "ContextLengthError",
     "DeadlineExceededError",
     "EmbeddingResponse",
+    "Estimate",
     "File",
     "GuardrailError",
     "Hedge",

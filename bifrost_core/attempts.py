@@ -7,6 +7,7 @@ from decimal import Decimal
 import attrs
 
 from ._errors import ConfigError
+from .estimates import greatest_cost
 from .kinds import Kind
 from .prices import Price
 from .types import RouteRef, Usage
@@ -22,8 +23,8 @@ class Attempt:
         id: Unique; the id of what plugins hold for it.
         route: Provider, model and key id.
         price: The model's price; None where unknown.
-        input_upper: Upper bound of the input tokens: the bytes of the body as sent (a token is at
-            least one byte of JSON in every recorded text exchange); media by URL are not covered.
+        input_upper: Upper bound of the input tokens: the bytes of the body as sent; None where they bound
+            nothing (images, documents, audio).
         output_upper: Upper bound of the output tokens; None when the request sets no limit.
         outcome: ``ok``, ``failed``, ``refused`` or ``cancelled``; None while it runs.
         kind: Why it failed.
@@ -39,7 +40,7 @@ class Attempt:
     id: str
     route: RouteRef
     price: Price | None = None
-    input_upper: int = 0
+    input_upper: int | None = None
     output_upper: int | None = None
     outcome: str | None = None
     kind: Kind | None = None
@@ -55,13 +56,8 @@ class Attempt:
 
     @property
     def cost_upper(self) -> Decimal | None:
-        """The most that it can cost in USD; None when the price or a bound is unknown.
-
-        Pages, seconds of audio and characters are not known before: a price for them has no bound.
-        """
-        if self.price is None or self.output_upper is None or self.price.is_open_ended:
-            return None
-        return self.price.cost(Usage(input_tokens=self.input_upper, output_tokens=self.output_upper, requests=1))
+        """The most that it can cost in USD; None when the price or a bound is unknown."""
+        return greatest_cost(self.price, self.input_upper, self.output_upper)
 
     def open_reservation(self) -> None:
         """From now on ``limit_output`` counts; for the Router."""

@@ -13,7 +13,7 @@ import msgspec
 from ._errors import ConfigError
 from .types import Usage
 
-__all__ = ["Price", "PriceBook"]
+__all__ = ["Price", "PriceBook", "PriceTable", "built_in_table"]
 
 _MILLION = Decimal(1_000_000)
 _MINUTE = Decimal(60)
@@ -25,21 +25,23 @@ _MOST = Decimal(1_000_000_000)
 _EXACT = Context(prec=50)  # our own: a host may have lowered the precision of its thread's
 
 
-def _usd(value: Decimal | str | int | None) -> Decimal | None:
-    """Exact decimals only: a float has already lost the price that was meant."""
-    if value is None:
-        return None
+def _exact(value: Decimal | str | int, field: str) -> Decimal:
+    """Exact decimals only: a float has already lost the number that was meant."""
     if isinstance(value, float):
-        raise ConfigError(f"a price is a float ({value!r}); write it as a string: '{value}'", field="price")
+        raise ConfigError(f"a {field} is a float ({value!r}); write it as a string: '{value}'", field=field)
     try:
         amount = Decimal(value)
     except (DecimalException, TypeError, ValueError):
-        raise ConfigError(f"a price is not a number: {value!r}", field="price") from None
+        raise ConfigError(f"a {field} is not a number: {value!r}", field=field) from None
     if not amount.is_finite() or not 0 <= amount <= _MOST:
-        raise ConfigError(f"a price must be a number from 0 to {_MOST:f}, not {value!r}", field="price")
+        raise ConfigError(f"a {field} must be a number from 0 to {_MOST:f}, not {value!r}", field=field)
     if amount != amount.quantize(_MICRO, context=_EXACT):
-        raise ConfigError(f"a price has at most 6 decimals, not {value!r}", field="price")
+        raise ConfigError(f"a {field} has at most 6 decimals, not {value!r}", field=field)
     return amount
+
+
+def _usd(value: Decimal | str | int | None) -> Decimal | None:
+    return None if value is None else _exact(value, "price")
 
 
 @attrs.frozen(kw_only=True)
@@ -48,13 +50,14 @@ class Price:
 
     Attributes:
         input: Per million input tokens.
-        output: Per million output tokens.
-        cached_input: Per million input tokens read from the provider's cache; None: a tenth of
-            ``input`` when the price is built in, else the price of ``input``.
+        output: Per million output tokens, reasoning included.
+        cached_input: Per million input tokens read from the provider's cache; None: as ``input``. The
+            built-in prices name it wherever the provider grants a discount.
         per_page: Per page.
+        per_annotated_page: Per page that was annotated too, in place of ``per_page``.
         per_audio_minute: Per minute of audio.
         per_million_characters: Per million characters.
-        per_request: Per request.
+        per_request: Per request; None: nothing.
 
     Raises:
         ConfigError: A float, a negative number, or more than six decimals (a token would cost a
@@ -65,6 +68,7 @@ class Price:
     output: Decimal | None = attrs.field(default=None, converter=_usd)
     cached_input: Decimal | None = attrs.field(default=None, converter=_usd)
     per_page: Decimal | None = attrs.field(default=None, converter=_usd)
+    per_annotated_page: Decimal | None = attrs.field(default=None, converter=_usd)
     per_audio_minute: Decimal | None = attrs.field(default=None, converter=_usd)
     per_million_characters: Decimal | None = attrs.field(default=None, converter=_usd)
     per_request: Decimal | None = attrs.field(default=None, converter=_usd)
@@ -72,19 +76,38 @@ class Price:
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, exactly; None when a part that was used has no price.
 
-        Audio is rounded up to a whole pico-USD (a minute's price need not divide by 60). Where pages or
-        audio have a price and tokens have none, tokens are counted but not charged, as the providers do.
+        Cached tokens are part of the input tokens and are charged once, at their own price. A model
+        that has no price for tokens at all and reads pages, audio or characters is paid by those: the
+        tokens that are counted beside them are not charged, as with OCR and transcription. Tokens
+        alone are never free that way, nor is an answered request of which nothing was counted.
+
+        Audio is rounded up to a whole pico-USD (a minute's price need not divide by 60).
+
+        Source:
+            https://docs.mistral.ai/inference/pricing: units per model, cached input; Voxtral Small is
+            paid by tokens and by minutes, the transcription models by minutes alone.
         """
-        tokens = self.input is not None or self.output is not None or not self.is_open_ended
         cached = min(usage.cached_tokens, usage.input_tokens)
+        annotated = min(usage.annotated_pages, usage.pages)
+        media = (
+            (usage.characters, self.per_million_characters, _MILLION),
+            (usage.pages - annotated, self.per_page, _ONE),
+            (annotated, self.per_annotated_page, _ONE),
+            (usage.audio_seconds, self.per_audio_minute, _MINUTE),
+        )
+        tokens = (
+            (usage.input_tokens - cached, self.input, _MILLION),
+            (cached, self.input if self.cached_input is None else self.cached_input, _MILLION),
+            (usage.output_tokens, self.output, _MILLION),
+        )
+        counted = any(count for count, _, _ in media)
+        if not counted and not any(count for count, _, _ in tokens) and usage.requests and self.per_request is None:
+            return None
+        paid_by_media = counted and (self.input, self.output, self.cached_input) == (None, None, None)
         total = Decimal(0)
         for count, price, unit in (
-            ((usage.input_tokens - cached) * tokens, self.input, _MILLION),
-            (cached * tokens, self.input if self.cached_input is None else self.cached_input, _MILLION),
-            (usage.output_tokens * tokens, self.output, _MILLION),
-            (usage.characters, self.per_million_characters, _MILLION),
-            (usage.pages, self.per_page, _ONE),
-            (usage.audio_seconds, self.per_audio_minute, _MINUTE),
+            *media,
+            *(() if paid_by_media else tokens),
             (usage.requests, self.per_request or _FREE, _ONE),
         ):
             if count:
@@ -95,10 +118,23 @@ class Price:
         rounded = total.quantize(_PICO, ROUND_CEILING, _EXACT)
         return total if total == rounded else rounded
 
-    @property
-    def is_open_ended(self) -> bool:
-        """Whether something is charged that tokens do not bound: pages, audio or characters."""
-        return (self.per_page, self.per_audio_minute, self.per_million_characters) != (None, None, None)
+    def scaled(self, factor: Decimal | str | int) -> Price:
+        """The price with every part multiplied: half for a batch, ``"1.1"`` for a regional host.
+
+        Args:
+            factor: At least 0.
+
+        Raises:
+            ConfigError: The factor is no exact number, or a part would have more than six decimals.
+        """
+        by = _exact(factor, "factor")
+        parts: dict[str, Decimal | None] = attrs.asdict(self)
+        return Price(
+            **{
+                name: None if part is None else _EXACT.multiply(part, by).normalize(_EXACT)
+                for name, part in parts.items()
+            }
+        )
 
 
 class PriceBook:
@@ -106,6 +142,9 @@ class PriceBook:
 
     Args:
         prices: Entries that are added to the built-in ones or replace them.
+
+    Raises:
+        ConfigError: An entry is no ``Price``, or its name has no provider; names the entry.
     """
 
     __slots__ = ("_prices",)
@@ -118,22 +157,45 @@ class PriceBook:
                 raise ConfigError(f"{name!r} names no provider; write 'provider/{name}'", field=name)
         self._prices: dict[str, Price] = dict(prices or {})
 
+    @property
+    def version(self) -> str:
+        """Which built-in prices these are: their date and a digest; a hold of a budget keeps it."""
+        return built_in_table().version
+
     def find(self, provider: str, model: str) -> Price | None:
         """The price of a model, or None where it is unknown."""
         name = f"{provider}/{model}"
         found = self._prices.get(name)
-        return built_in_prices().get(name) if found is None else found
+        return built_in_table().prices.get(name) if found is None else found
 
     def names(self) -> tuple[str, ...]:
         """Every ``"provider/model"`` with a price, sorted."""
-        return tuple(sorted({*self._prices, *built_in_prices()}))
+        return tuple(sorted({*self._prices, *built_in_table().prices}))
+
+
+@attrs.frozen
+class PriceTable:
+    """The prices that ship with the package.
+
+    Attributes:
+        version: The date and a digest of the prices.
+        date: The day on which they held, ``YYYY-MM-DD``.
+        source: The library and its version that they were read from.
+        prices: By ``"provider/model"``.
+    """
+
+    version: str
+    date: str
+    source: str
+    prices: Mapping[str, Price]
 
 
 @cache
-def built_in_prices() -> dict[str, Price]:
-    """The prices that ship with the package, read at first use; the file names its sources and date."""
+def built_in_table() -> PriceTable:
+    """The prices that ship with the package, read at first use; ``bifrost prices refresh`` makes the file."""
     from importlib import resources  # noqa: PLC0415 # slow to import; needed by those who ask for a price
 
     text = resources.files(__package__ or "bifrost_core").joinpath("prices.json").read_bytes()
     table: dict[str, Any] = msgspec.json.decode(text)
-    return {name: Price(**parts) for name, parts in table["prices"].items()}
+    prices = {name: Price(**parts) for name, parts in table["prices"].items()}
+    return PriceTable(table["version"], table["date"], table["source"], prices)

@@ -11,7 +11,9 @@ from typing import Any, Final, Self
 
 import anyio
 import anyio.lowlevel
+import attrs
 
+from . import requests
 from .balancing import Balancer, LatencyWeighted
 from .calls import Call
 from .catalog import Catalog
@@ -19,7 +21,8 @@ from .clocks import Clock, SystemClock
 from .config import options_from_config, options_from_env
 from .deployments import Deployments
 from .engines.base import HttpEngine
-from .errors import ConfigError
+from .errors import CallError, ConfigError
+from .estimates import Estimate, estimated
 from .health import Health, RouteHealth
 from .hooks import compile_hooks
 from .keys import Key, Secret, presented
@@ -36,11 +39,12 @@ from .sender import Sender
 from .stream_runs import StreamRun
 from .streams import ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Request, RouteRef
+from .types import Messages, Request, RouteRef
 
 __all__ = ["Router"]
 
 _DRAIN_SECONDS: Final = 10.0
+_WITHOUT_COST: Final = frozenset({"virtual_key", "fallbacks", "timeout", "metadata"})
 
 
 class Router(Operations):
@@ -256,15 +260,10 @@ class Router(Operations):
         deadline = anyio.current_effective_deadline()
         if total is not None:
             deadline = min(deadline, anyio.current_time() + total)
-        extra = options.get("extra_body")
-        if extra is not None:
-            if not isinstance(extra, Mapping):
-                raise ConfigError("extra_body is no mapping of names to values", field="extra_body")
-            request = request.with_body(extra_body={**extra})
         return Call(
             id="call_" + os.urandom(12).hex(),
             operation=request.operation,
-            request=request,
+            request=_with_extra_body(request, options),
             virtual_key=virtual_key,
             deadline=deadline,
             fallbacks=() if fallbacks is None else tuple(fallbacks),
@@ -325,6 +324,31 @@ class Router(Operations):
         for deployment in self._deployments.live():
             report.extend(deployment.report(self._health))
         return report
+
+    def estimate(self, model: str, messages: Messages, **params: Any) -> Estimate:
+        """What ``chat`` with the same arguments may use and cost in one attempt; nothing is sent, no hook runs.
+
+        Args:
+            model: As for ``chat``; fallbacks are not looked at.
+            messages: As for ``chat``.
+            **params: As for ``chat``, options included.
+
+        Raises:
+            ConfigError: An argument is wrong; names it.
+            CallError: ``chat`` would fail for the same reason before anything is sent.
+        """
+        params = {name: value for name, value in params.items() if name not in _WITHOUT_COST}
+        request, options = requests.chat(model, messages, params, stream=False)
+        request = _with_extra_body(request, options)
+        provider, name = self._catalog.resolve(request.model)
+        request = attrs.evolve(request, model=name)
+        full = f"{provider}/{name}"
+        try:
+            encoded = self._deployments.providers[provider].encode(request)
+        except CallError as exc:
+            exc.model = exc.model or full
+            raise
+        return estimated(full, request, encoded, self._prices.find(provider, name))
 
     def describe(self) -> str:
         """Providers, keys (ids only) and plugins per hook in call order, for people."""
@@ -420,6 +444,16 @@ def _scope(name: Scope | str) -> Scope:
         return Scope(name)
     except ValueError:
         raise ConfigError(f"{name!r} is no scope; there are {', '.join(Scope)}", field="scope") from None
+
+
+def _with_extra_body(request: Request, options: Mapping[str, Any]) -> Request:
+    """The request with the fields of the option ``extra_body``, for the adapter to merge."""
+    extra = options.get("extra_body")
+    if extra is None:
+        return request
+    if not isinstance(extra, Mapping):
+        raise ConfigError("extra_body is no mapping of names to values", field="extra_body")
+    return request.with_body(extra_body={**extra})
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ from .errors import (
     RefusedError,
     StreamBrokenError,
 )
+from .estimates import input_bound
 from .health import Health, Ticket
 from .hedging import Contender, race
 from .hooks import Hooks
@@ -478,7 +479,7 @@ class Run:
         error: Exception | None = None
         try:
             encoded = self._encode(deployment, None)
-            attempt.input_upper = len(encoded.body)
+            attempt.input_upper = input_bound(call.request, encoded)
             attempt.output_upper = encoded.output_upper
             if hooks.reserve is not None:
                 encoded = await self._reserve(deployment, attempt, encoded)

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .errors import ConfigError
+from .estimates import Estimate
 from .health import RouteHealth
 from .keys import Key, Secret, presented
 from .kinds import Scope
@@ -223,6 +224,11 @@ class SyncRouter:
     def health(self) -> list[RouteHealth]:
         """As ``Router.health``."""
         return self.portal().call(self._router.health)
+
+    def estimate(self, model: str, messages: Messages, **params: Any) -> Estimate:
+        """As ``Router.estimate``."""
+        params.pop("virtual_key", None)  # no frame of an error is to hold it
+        return self._router.estimate(model, messages, **params)
 
     def describe(self) -> str:
         """As ``Router.describe``."""

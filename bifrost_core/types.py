@@ -96,6 +96,7 @@ class Usage:
         reasoning_tokens: The part of ``output_tokens`` that was reasoning, where the provider says.
         audio_seconds: Seconds of audio read.
         pages: Pages read.
+        annotated_pages: The part of ``pages`` that was annotated too (OCR), which some providers charge more for.
         characters: Characters read (speech).
         requests: Requests that were answered.
     """
@@ -108,6 +109,7 @@ class Usage:
     pages: int = 0
     characters: int = 0
     requests: int = 0
+    annotated_pages: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -123,6 +125,7 @@ class Usage:
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             pages=self.pages + other.pages,
+            annotated_pages=self.annotated_pages + other.annotated_pages,
             characters=self.characters + other.characters,
             requests=self.requests + other.requests,
         )

@@ -18,6 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_errors", "kinds", "clocks", "roots", "limiter", "wire"}),
     frozenset({"types", "keys", "timeouts", "decompression"}),
     frozenset({"prices"}),
+    frozenset({"estimates"}),
     frozenset({"attempts"}),
     frozenset({"responses"}),
     frozenset({"calls", "errors", "replay"}),

@@ -63,7 +63,7 @@ CANARY = "sk-canary-4f1d2c3b5a69788796a5b4c3d2e1f0ab"
 # The names that the contract promises, by what they are for.
 PROMISED = {
     "router": "Router SyncRouter ChatStream ResponseStream RetryPolicy Hedge Timeout RouteHealth Clock SystemClock",
-    "values": "Attempt Call CallRecord Choice Chunk File Key Kind Message Operation Price PriceBook Principal Request "
+    "values": "Attempt Call CallRecord Choice Chunk Estimate File Key Kind Message Operation Price PriceBook Principal Request "
     "Route RouteRef Secret ToolCall Usage",
     "responses": "ChatResponse EmbeddingResponse ModelInfo ModerationResponse OcrResponse Response ResponsesResponse "
     "Transcription",

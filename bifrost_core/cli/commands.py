@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -20,6 +22,7 @@ from bifrost_core.router import Router
 
 from . import demo as demonstration
 from . import display
+from . import prices as price_list
 from .scoreboard import Scoreboard
 
 __all__ = ["bifrost", "run"]
@@ -246,6 +249,35 @@ class _Demo:
         if self.board.calls:
             display.totals(self.board, plain=self.plain)
         return int(self.board.failed > 0)
+
+
+@bifrost.group(invoke_without_command=True)
+@click.option("--filter", "text", default="", metavar="TEXT", help="Only models with TEXT in their name.")
+@_debug
+@click.pass_context
+def prices(context: click.Context, text: str) -> int:
+    """Show the prices that ship with this version, in USD."""
+    return price_list.show(text) if context.invoked_subcommand is None else 0
+
+
+@prices.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Prices of this day.  [default: today, UTC]")
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    default=["mistral"],
+    show_default=True,
+    help="Whose prices; may be repeated.",
+)
+@_debug
+def refresh(out: Path, day: datetime.datetime | None, providers: tuple[str, ...]) -> None:
+    """Make the file of built-in prices from the library genai-prices and the corrections kept here.
+
+    Prices that cannot be said exactly (tiers, times of day, units of other kinds) are left out and listed.
+    """
+    price_list.refresh(out, (day or datetime.datetime.now(datetime.UTC)).date(), providers)
 
 
 def _from_environment(base_url: str) -> Mistral:

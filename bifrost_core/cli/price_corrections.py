@@ -1,0 +1,140 @@
+"""Where the price library is wrong or silent: what is right, why, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+__all__ = ["CACHED_SHARES", "CORRECTIONS", "CachedShare", "Correction"]
+
+_PRICING: Final = "https://docs.mistral.ai/inference/pricing"
+_MODELS: Final = "https://docs.mistral.ai/getting-started/models"
+_LIBRARY: Final = "https://github.com/pydantic/genai-prices/blob/main/prices/providers/mistral.yml"
+_DOCS: Final = "2026-08-21"  # the release of the documentation that was read
+
+
+@attrs.frozen
+class Correction:
+    """One change to what the library says.
+
+    Attributes:
+        model: ``"provider/model"``.
+        field: A field of ``Price``; ``same_as`` (the value is the model whose price it has); ``entry``
+            (the value is None: the model has no price that can be known).
+        value: USD as text; None takes the field out.
+        reason: What the library has instead, and why that is wrong.
+        source: Public address of what is right.
+        date: The day of the source, ``YYYY-MM-DD``.
+    """
+
+    model: str
+    field: str
+    value: str | None
+    reason: str
+    source: str
+    date: str = _DOCS
+
+
+@attrs.frozen
+class CachedShare:
+    """What part of the input price a provider takes for cached tokens, where the library names no price."""
+
+    share: Decimal
+    source: str
+    date: str = _DOCS
+
+
+CACHED_SHARES: Final[Mapping[str, CachedShare]] = MappingProxyType(
+    {"mistral": CachedShare(Decimal("0.1"), _PRICING)},
+)
+
+CORRECTIONS: Final[tuple[Correction, ...]] = (
+    Correction(
+        "mistral/mistral-large-latest",
+        "same_as",
+        "mistral/mistral-large-2512",
+        "the library has the price of Large 2, four times as much; the name means Large 3",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/ministral-3b-latest",
+        "same_as",
+        "mistral/ministral-3b-2512",
+        "the library does not have the name",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/ministral-14b-latest",
+        "same_as",
+        "mistral/ministral-14b-2512",
+        "the library does not have the name",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/devstral-latest",
+        "same_as",
+        "mistral/devstral-2512",
+        "the library does not have the name; deprecated since 2026-05-22",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/devstral-medium-latest",
+        "same_as",
+        "mistral/devstral-2512",
+        "the library does not have the name; the card of the retired model has this price",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/magistral-small-latest",
+        "same_as",
+        "mistral/mistral-small-2603",
+        "the library has the retired Magistral; the model list has the name as an alias of Small 4",
+        _MODELS,
+    ),
+    Correction(
+        "mistral/magistral-medium-latest",
+        "input",
+        "2",
+        "the library has a prefix and not the name; last price on the card, retired 2026-07-31",
+        _MODELS,
+    ),
+    Correction("mistral/magistral-medium-latest", "output", "5", "as for its input", _MODELS),
+    Correction(
+        "mistral/mistral-embed",
+        "output",
+        None,
+        "the library has a price for output; embeddings have no output tokens",
+        _PRICING,
+    ),
+    Correction("mistral/mistral-embed-2312", "output", None, "as mistral-embed", _PRICING),
+    Correction(
+        "mistral/voxtral-mini-tts-latest",
+        "per_million_characters",
+        "16",
+        "the library does not have the model; speech is paid by the characters of its input",
+        _PRICING,
+    ),
+    Correction("mistral/zai-glm-5-2", "input", "1.4", "the library does not have the model", _PRICING),
+    Correction("mistral/zai-glm-5-2", "cached_input", "0.14", "the library does not have the model", _PRICING),
+    Correction("mistral/zai-glm-5-2", "output", "4.4", "the library does not have the model", _PRICING),
+    Correction(
+        "mistral/mistral-small-24b-instruct-2501",
+        "entry",
+        None,
+        "a name of the open weights with another host's price, as the library itself remarks",
+        _LIBRARY,
+        "2026-11-25",
+    ),
+    Correction(
+        "mistral/mistral-small-3.1-24b-instruct",
+        "entry",
+        None,
+        "a name of the open weights with another host's price, as the library itself remarks",
+        _LIBRARY,
+        "2026-11-25",
+    ),
+)

@@ -1,0 +1,290 @@
+"""From the library ``genai-prices`` to the file of built-in prices: exact, or left out and said so.
+
+Source:
+    https://github.com/pydantic/genai-prices: prices per unit with dates from which they hold; of several
+    periods the last that has begun counts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Context, Decimal
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from bifrost_core.errors import ConfigError
+from bifrost_core.prices import Price
+
+from .price_corrections import CachedShare, Correction
+
+__all__ = ["LibraryModel", "Made", "Period", "convert", "file_text", "installed", "make", "read"]
+
+Entries = dict[str, dict[str, str]]
+
+# The library's units: the field of ``Price``, and how many of ours are in one of theirs.
+_UNITS: Final[Mapping[str, tuple[str, int]]] = {
+    "input_mtok": ("input", 1),
+    "output_mtok": ("output", 1),
+    "cache_read_mtok": ("cached_input", 1),
+    "input_document_kpages": ("per_page", 1000),
+    "input_annotated_document_kpages": ("per_annotated_page", 1000),
+    "audio_hours": ("per_audio_minute", 60),
+    "input_audio_hours": ("per_audio_minute", 60),
+    "input_mchars": ("per_million_characters", 1),
+    "requests_kcount": ("per_request", 1000),
+}
+_MICRO: Final = Decimal("1e-6")
+_NOISE: Final = Decimal(2) ** -50  # relative: four units in the last place of a binary double
+_EXACT: Final = Context(prec=60)
+
+
+@attrs.frozen
+class Period:
+    """Prices from a day on.
+
+    Attributes:
+        start: The day; None: since ever.
+        parts: The library's unit to a ``Decimal``, or to something that is no plain price.
+        condition: What else decides, such as the time of day; ``""``: nothing.
+    """
+
+    start: datetime.date | None
+    parts: Mapping[str, object]
+    condition: str = ""
+
+
+@attrs.frozen
+class LibraryModel:
+    """A model as the library has it.
+
+    Attributes:
+        names: Names that mean it and no other.
+        periods: In the library's order.
+        patterns: Rules that names are matched with; they can not be listed.
+    """
+
+    names: tuple[str, ...]
+    periods: tuple[Period, ...]
+    patterns: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Made:
+    """A table of prices and what was not put into it.
+
+    Attributes:
+        prices: By ``"provider/model"``, fields of ``Price`` as text.
+        notes: What was left out or corrected for nothing, a sentence each.
+    """
+
+    prices: Entries
+    notes: tuple[str, ...]
+
+
+# -- the library -----------------------------------------------------------------------------------
+
+
+def installed(providers: Collection[str]) -> tuple[str, dict[str, list[LibraryModel]]]:
+    """The name and version of the installed library, and its models of these providers.
+
+    Raises:
+        ConfigError: It is not installed, or has no such provider.
+    """
+    try:
+        data = import_module("genai_prices.data")
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] != "genai_prices":
+            raise
+        raise ConfigError("genai-prices is not installed; run: pip install 'bifrost-core[prices]'") from None
+    found = {provider.id: read(provider.models) for provider in data.providers if provider.id in providers}
+    missing = sorted(set(providers) - set(found))
+    if missing:
+        raise ConfigError(f"genai-prices has no provider {', '.join(missing)}", field="provider")
+    return f"genai-prices {version('genai-prices')}", found
+
+
+def read(models: Sequence[Any]) -> list[LibraryModel]:
+    """The library's model objects as plain values; a name belongs to the first model that it matches."""
+    found: list[LibraryModel] = []
+    for model in models:
+        names, patterns = _matched(model.match)
+        if model.match.is_match(model.id):
+            names.add(model.id)
+        mine = sorted(name for name in names if next(each for each in models if each.match.is_match(name)) is model)
+        given = model.prices if isinstance(model.prices, list) else [model]
+        periods = tuple(_period(getattr(each, "constraint", None), each.prices) for each in given)
+        found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns))))
+    return found
+
+
+def _matched(clause: Any) -> tuple[set[str], set[str]]:
+    """The names that a rule lists, and the parts of it that list none."""
+    if hasattr(clause, "equals"):
+        return {clause.equals}, set()
+    if not hasattr(clause, "or_"):
+        kind, text = next(iter(vars(clause).items()))
+        return set(), {f"{kind} {text!r}"}
+    names: set[str] = set()
+    patterns: set[str] = set()
+    for each in clause.or_:
+        more_names, more_patterns = _matched(each)
+        names |= more_names
+        patterns |= more_patterns
+    return names, patterns
+
+
+def _period(constraint: Any, prices: Any) -> Period:
+    parts = {name: value for name, value in vars(prices).items() if value is not None}
+    if constraint is None:
+        return Period(None, parts)
+    start = getattr(constraint, "start_date", None)
+    if isinstance(start, datetime.date):
+        return Period(start, parts)
+    return Period(None, parts, condition=type(constraint).__name__)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def make(
+    library: Mapping[str, Iterable[LibraryModel]],
+    day: datetime.date,
+    corrections: Iterable[Correction] = (),
+    cached_shares: Mapping[str, CachedShare] | None = None,
+) -> Made:
+    """The table of prices that hold on a day.
+
+    Args:
+        library: Models by provider.
+        day: Decides between a model's periods.
+        corrections: In the order in which they are made.
+        cached_shares: By provider.
+
+    Raises:
+        ConfigError: A correction names a field or a model that is not there, or makes a wrong price.
+    """
+    prices: Entries = {}
+    notes: list[str] = []
+    for provider, models in library.items():
+        made = convert(provider, models, day)
+        prices.update(made.prices)
+        notes += made.notes
+    for correction in corrections:
+        if not _correct(prices, correction):
+            notes.append(f"{correction.model}: the correction of {correction.field} is needed no more")
+    for name, parts in prices.items():
+        share = (cached_shares or {}).get(name.partition("/")[0])
+        if share is not None and "input" in parts and "cached_input" not in parts:
+            parts["cached_input"] = _text(_EXACT.multiply(Decimal(parts["input"]), share.share))
+    for name, parts in prices.items():
+        try:
+            Price(**parts)
+        except (ConfigError, TypeError) as exc:
+            raise ConfigError(f"{name}: {exc}", field=name) from None
+    return Made(dict(sorted(prices.items())), tuple(notes))
+
+
+def convert(provider: str, models: Iterable[LibraryModel], day: datetime.date) -> Made:
+    """A provider's prices on a day, without those that a ``Price`` can not say exactly."""
+    prices: Entries = {}
+    notes: list[str] = []
+    for model in models:
+        names = [f"{provider}/{name}" for name in model.names]
+        shown = ", ".join(names)
+        notes += [f"{provider}: names that match {pattern} are not listed" for pattern in model.patterns]
+        parts, problem = _parts(model.periods, day)
+        if not names:
+            continue
+        if problem:
+            notes.append(f"{shown}: left out, {problem}")
+            continue
+        notes += [
+            f"{shown}: other prices from {period.start} on"
+            for period in model.periods
+            if period.start is not None and period.start > day
+        ]
+        prices.update({name: dict(parts) for name in names})
+    return Made(prices, tuple(notes))
+
+
+def _parts(periods: Sequence[Period], day: datetime.date) -> tuple[dict[str, str], str]:
+    """The fields of a price, or why there is none."""
+    if any(period.condition for period in periods):
+        return {}, f"its price depends on a {next(period.condition for period in periods if period.condition)}"
+    begun = [period for period in periods if period.start is None or period.start <= day]
+    if not begun:
+        return {}, "no price has begun"
+    parts: dict[str, str] = {}
+    for unit, value in sorted(begun[-1].parts.items()):
+        if unit not in _UNITS:
+            return {}, f"it has a price per {unit}"
+        if not isinstance(value, Decimal):
+            return {}, f"its price per {unit} is no single number ({type(value).__name__})"
+        field, size = _UNITS[unit]
+        price = _plain(value, size)
+        if price is None:
+            return {}, f"its price per {unit} ({value}) is not whole pico-USD"
+        if parts.setdefault(field, price) != price:
+            return {}, f"it has two prices for {field}"
+    return parts, "" if parts else "it has no price"
+
+
+def _plain(value: Decimal, size: int) -> str | None:
+    """A price in our unit; the noise of binary numbers is taken off, anything else must be exact."""
+    if not value.is_finite() or value < 0:
+        return None
+    near = value.quantize(_MICRO, context=_EXACT)
+    if value != near:
+        if near == 0 or abs(_EXACT.subtract(value, near)) > _EXACT.multiply(near, _NOISE):
+            return None
+        value = near
+    price = _EXACT.divide(value, Decimal(size))
+    return _text(price) if price == price.quantize(_MICRO, context=_EXACT) else None
+
+
+def _text(value: Decimal) -> str:
+    return f"{value.normalize(_EXACT):f}"
+
+
+def _correct(prices: Entries, correction: Correction) -> bool:
+    """Make one correction; whether it changed anything."""
+    model, field, value = correction.model, correction.field, correction.value
+    before = prices.get(model)
+    if field == "entry":
+        prices.pop(model, None)
+    elif field == "same_as":
+        if value is None or value not in prices:
+            raise ConfigError(f"the correction of {model} names {value}, which has no price", field=model)
+        prices[model] = dict(prices[value])
+    else:
+        if field not in attrs.fields_dict(Price):
+            raise ConfigError(f"the correction of {model} names {field!r}, which no price has", field=model)
+        parts = dict(before or {})
+        if value is None:
+            parts.pop(field, None)
+        else:
+            parts[field] = value
+        prices[model] = parts
+    return prices.get(model) != before
+
+
+def file_text(prices: Entries, *, day: datetime.date, source: str) -> str:
+    """The file of built-in prices, a line per model; the same for the same prices."""
+    encoder = msgspec.json.Encoder(order="sorted")
+    digest = hashlib.sha256(encoder.encode(prices)).hexdigest()[:8]
+    head = {
+        "about": "USD: per million tokens, page, minute of audio, million characters, request. "
+        "Made by 'bifrost prices refresh'; corrections with their sources in bifrost_core/cli/price_corrections.py.",
+        "version": f"{day}.{digest}",
+        "date": str(day),
+        "source": source,
+    }
+    lines = [f' "{name}": {encoder.encode(value).decode()},' for name, value in head.items()]
+    rows = [f'  "{name}": {encoder.encode(prices[name]).decode()}' for name in sorted(prices)]
+    return "\n".join(["{", *lines, ' "prices": {', ",\n".join(rows), " }", "}", ""])

@@ -1,0 +1,150 @@
+"""What a call may cost before anything is sent: bounds of its tokens, and the least and the greatest cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, cast
+
+import attrs
+import msgspec
+
+from .prices import Price
+from .types import Operation, Request, Usage
+from .wire import HttpCall
+
+__all__ = ["Estimate", "estimated", "greatest_cost", "input_bound", "least_cost"]
+
+_TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
+_TEXT_PARTS: Final = frozenset(
+    {"text", "thinking", "refusal", "reference", "tool_reference"}
+    | {"input_text", "output_text", "summary_text", "reasoning_text"}
+    | {"message", "function_call", "function_call_output", "reasoning"}  # items that hold parts
+)
+_TEXT_TOOLS: Final = frozenset({"function", "namespace"})  # others read what the body does not hold
+_UNBOUNDED: Final = frozenset({Operation.OCR, Operation.TRANSCRIPTION})
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """What a call may use and cost. Nothing was sent to find out.
+
+    Attributes:
+        model: ``"provider/model"``.
+        input_tokens: Estimate of the input tokens of the text, at least 1; media are not counted.
+        input_upper: Upper bound of the input tokens: the bytes of the JSON body as sent. None where
+            they do not bound it: images, documents, audio, and tools that the provider runs.
+        output_upper: Upper bound of the output tokens over all choices; None when the request sets none.
+        least: USD of the estimated input alone, at the price of the provider's cache where that is the
+            lower one: what an answered call costs when all of it was cached and the answer is empty.
+            None where the price is unknown.
+        greatest: USD that one attempt can not go beyond; None when the price or a bound is unknown.
+        price: The model's price; None where unknown.
+    """
+
+    model: str
+    input_tokens: int
+    input_upper: int | None
+    output_upper: int | None
+    least: Decimal | None
+    greatest: Decimal | None
+    price: Price | None
+
+
+def estimated(model: str, request: Request, encoded: HttpCall, price: Price | None) -> Estimate:
+    """The estimate of a request that an adapter has encoded.
+
+    Args:
+        model: ``"provider/model"``.
+        request: What was encoded.
+        encoded: What would be sent.
+        price: The model's price.
+    """
+    media = sum(len(msgspec.json.encode(part, enc_hook=str)) for part in _beyond_text(request))
+    text_bytes = max(len(encoded.body) - media, 0)
+    tokens = max(1, -(-text_bytes * _TOKENS_PER_100_BYTES // 100))
+    input_upper = input_bound(request, encoded)
+    return Estimate(
+        model=model,
+        input_tokens=tokens,
+        input_upper=input_upper,
+        output_upper=encoded.output_upper,
+        least=least_cost(price, tokens),
+        greatest=greatest_cost(price, input_upper, encoded.output_upper),
+        price=price,
+    )
+
+
+def input_bound(request: Request, encoded: HttpCall) -> int | None:
+    """Upper bound of the input tokens of a request: the bytes of its body; None where they bound nothing.
+
+    A token of a byte-level vocabulary stands for at least one byte, and the JSON around a text outweighs
+    the template that the provider puts around it. An image is the exception, by URL (1,540 tokens for
+    861 bytes were seen) as well as inline, where a plain surface compresses to nearly nothing.
+
+    Source:
+        https://docs.mistral.ai/guides/tokenization (byte-pair encoding, control tokens of the template).
+    """
+    if request.files or request.operation in _UNBOUNDED or next(_beyond_text(request), None) is not None:
+        return None
+    return len(encoded.body)
+
+
+def greatest_cost(price: Price | None, input_upper: int | None, output_upper: int | None) -> Decimal | None:
+    """USD that one attempt can not go beyond; None when the price or a bound is unknown.
+
+    Pages, seconds of audio and characters are not bounded by tokens: what reads them has no ``input_upper``.
+    """
+    if price is None or input_upper is None or output_upper is None:
+        return None
+    costs = _with_and_without_cache(price, input_upper, output_upper)
+    return None if costs is None else max(costs)
+
+
+def least_cost(price: Price | None, input_tokens: int) -> Decimal | None:
+    """USD of the input alone, cached where that is cheaper; None when the price is unknown."""
+    if price is None:
+        return None
+    costs = _with_and_without_cache(price, input_tokens, 0)
+    return None if costs is None else min(costs)
+
+
+def _with_and_without_cache(price: Price, input_tokens: int, output_tokens: int) -> tuple[Decimal, Decimal] | None:
+    """Both ends of what the cache can make of a cost, which is linear in the cached tokens."""
+    usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, requests=1)
+    without, with_cache = price.cost(usage), price.cost(attrs.evolve(usage, cached_tokens=input_tokens))
+    return None if without is None or with_cache is None else (without, with_cache)
+
+
+def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:
+    """The parts of a request whose tokens its bytes do not bound."""
+    extra = request.body.get("extra_body")
+    for body in (request.body, extra):
+        if not isinstance(body, Mapping):
+            continue
+        members = cast("Mapping[str, Any]", body)
+        for name in ("messages", "input"):
+            yield from _media(members.get(name))
+        for tool in _list(members.get("tools")):
+            if isinstance(tool, Mapping):
+                kind = cast("Mapping[str, Any]", tool).get("type", "function")
+                if kind not in _TEXT_TOOLS:
+                    yield cast("Mapping[str, Any]", tool)
+
+
+def _media(value: object) -> Iterator[Mapping[str, Any]]:
+    """The parts among messages, items and their contents that are no text; of unknown kinds too."""
+    for each in _list(value):
+        if isinstance(each, Mapping):
+            part = cast("Mapping[str, Any]", each)
+            if part.get("type", "text") not in _TEXT_PARTS:
+                yield part
+                continue
+            yield from _media(part.get("content"))
+            yield from _media(part.get("output"))
+        else:
+            yield from _media(each)
+
+
+def _list(value: object) -> Sequence[object]:
+    return cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else ()
