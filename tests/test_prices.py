@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import decimal
+import re
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bifrost_core import Attempt, ConfigError, Price, PriceBook, RouteRef, Usage
+from bifrost_core.prices import built_in_table
 
 SMALL = Price(input="0.15", output="0.6", cached_input="0.015")
 
@@ -40,7 +43,18 @@ SMALL = Price(input="0.15", output="0.6", cached_input="0.015")
             "0.004005",
             id="audio-in-chat-costs-both",
         ),
+        pytest.param(
+            Price(per_page="0.004", per_annotated_page="0.005"),
+            Usage(pages=5, annotated_pages=2),
+            "0.022",
+            id="annotated-pages-once",
+        ),
+        pytest.param(
+            Price(per_page="0.004", per_annotated_page="0.005"), Usage(pages=1, annotated_pages=4), "0.005", id="more"
+        ),
+        pytest.param(Price(per_page="0.004"), Usage(pages=1, input_tokens=900), "0.004", id="tokens-of-ocr-are-free"),
         pytest.param(Price(per_million_characters=16), Usage(characters=500), "0.008", id="characters"),
+        pytest.param(SMALL, Usage(output_tokens=10, reasoning_tokens=7), "0.000006", id="reasoning-is-in-the-output"),
         pytest.param(Price(per_request="0.01"), Usage(requests=2), "0.02", id="requests"),
         pytest.param(Price(input="0.1"), Usage(input_tokens=7, requests=1), "0.0000007", id="embeddings"),
     ],
@@ -58,6 +72,10 @@ def test_what_usage_costs(price: Price, usage: Usage, cost: str) -> None:
         pytest.param(SMALL, Usage(pages=1), id="no-page-price"),
         pytest.param(SMALL, Usage(audio_seconds=1), id="no-audio-price"),
         pytest.param(SMALL, Usage(characters=1), id="no-character-price"),
+        pytest.param(Price(per_page=1), Usage(pages=1, annotated_pages=1), id="no-price-of-annotations"),
+        pytest.param(Price(per_audio_minute=1), Usage(input_tokens=3, output_tokens=1), id="tokens-without-audio"),
+        pytest.param(Price(output=1, per_audio_minute=1), Usage(audio_seconds=1, input_tokens=3), id="half-a-price"),
+        pytest.param(SMALL, Usage(requests=1), id="answered-but-nothing-counted"),
     ],
 )
 def test_an_unknown_cost_is_none_and_never_0(price: Price, usage: Usage) -> None:
@@ -129,29 +147,184 @@ def test_a_price_may_be_written_in_several_ways(value: Any) -> None:
 
 
 def test_prices_of_ones_own_win_over_the_built_in_ones() -> None:
-    built_in = PriceBook()
     book = PriceBook({"mistral/mistral-small-latest": Price(input=9), "mine/model": Price(input=1)})
     assert book.find("mistral", "mistral-small-latest") == Price(input=9)
     assert book.find("mine", "model") == Price(input=1)
-    assert book.find("mistral", "mistral-large-latest") == built_in.find("mistral", "mistral-large-latest") is not None
+    assert book.find("mistral", "mistral-large-latest") == built_in("mistral-large-latest")
+    assert set(book.names()) == {*PriceBook().names(), "mine/model"}
+    assert list(book.names()) == sorted(book.names())
     assert book.find("mistral", "unheard-of") is None
     assert book.find("openai", "mistral-small-latest") is None
 
 
-def test_every_built_in_price_has_its_parts_and_cached_input_is_a_tenth() -> None:
-    book = PriceBook()
-    assert list(book.names()) == sorted(set(book.names()))
-    assert len(book.names()) >= 15
-    for name in book.names():
-        provider, _, model = name.partition("/")
-        price = book.find(provider, model)
-        assert price is not None
-        assert price != Price()
-        if price.cached_input is not None:
-            assert price.input is not None
-            assert price.cached_input * 10 == price.input
-        if price.output is not None:
-            assert price.input is not None
+GUESTS = ("deepseek-", "zai-")  # models of other makers have cached prices of their own
+ONE_UNIT = {
+    "input": Usage(input_tokens=1),
+    "cached_input": Usage(input_tokens=1, cached_tokens=1),
+    "output": Usage(output_tokens=1),
+    "per_page": Usage(pages=1),
+    "per_annotated_page": Usage(pages=1, annotated_pages=1),
+    "per_audio_minute": Usage(audio_seconds=60),
+    "per_million_characters": Usage(characters=1),
+}
+
+
+def built_in(model: str) -> Price:
+    price = PriceBook().find("mistral", model)
+    assert price is not None
+    return price
+
+
+@pytest.mark.parametrize("name", PriceBook().names())
+def test_a_built_in_price_is_whole_in_pico_usd_and_every_part_of_it_is_charged(name: str) -> None:
+    provider, _, model = name.partition("/")
+    price = PriceBook().find(provider, model)
+    assert price is not None
+    parts = {field: value for field, value in attrs.asdict(price).items() if value is not None}
+    assert parts != {}
+    for field, value in parts.items():
+        unit = 1 if field.startswith("per_") and field != "per_million_characters" else 10**6
+        cost = price.cost(ONE_UNIT[field])
+        assert cost is not None
+        assert Fraction(cost) == Fraction(value) / unit
+        assert (Fraction(cost) * 10**12).denominator == 1
+    if price.input is not None:
+        assert price.cached_input is not None
+        assert price.cached_input * 10 == price.input or model.startswith(GUESTS)
+    assert price.output is None or price.input is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "cost"),
+    [
+        pytest.param("mistral-large-latest", Usage(input_tokens=1000, output_tokens=100), "0.00065", id="chat"),
+        pytest.param("mistral-small-latest", Usage(input_tokens=1000, cached_tokens=640), "0.0000636", id="cached"),
+        pytest.param(
+            "magistral-small-latest",
+            Usage(input_tokens=20, output_tokens=300, reasoning_tokens=250),
+            "0.000183",
+            id="r",
+        ),
+        pytest.param("codestral-latest", Usage(input_tokens=50, output_tokens=20), "0.000033", id="fim"),
+        pytest.param("mistral-embed", Usage(input_tokens=4000), "0.0004", id="embeddings"),
+        pytest.param("mistral-ocr-latest", Usage(pages=12), "0.048", id="ocr"),
+        pytest.param("mistral-ocr-latest", Usage(pages=12, annotated_pages=12), "0.06", id="ocr-annotated"),
+        pytest.param(
+            "voxtral-mini-latest",
+            Usage(audio_seconds=203, input_tokens=4, output_tokens=635),
+            "0.01015",
+            id="transcription",
+        ),
+        pytest.param(
+            "voxtral-small-latest",
+            Usage(audio_seconds=30, input_tokens=3, output_tokens=1),
+            "0.0020007",
+            id="chat-with-audio",
+        ),
+        pytest.param("voxtral-small-latest", Usage(input_tokens=3, output_tokens=1), "0.0000007", id="chat-without"),
+        pytest.param("voxtral-mini-tts-latest", Usage(characters=250), "0.004", id="speech"),
+    ],
+)
+def test_what_an_operation_costs_at_the_built_in_price(model: str, usage: Usage, cost: str) -> None:
+    assert built_in(model).cost(attrs.evolve(usage, requests=1)) == Decimal(cost)
+
+
+def test_moderation_has_no_published_price_and_so_no_cost() -> None:
+    assert PriceBook().find("mistral", "mistral-moderation-2603") is None
+
+
+@pytest.mark.parametrize(
+    ("alias", "model"),
+    [
+        ("mistral-large-latest", "mistral-large-2512"),
+        ("mistral-medium-latest", "mistral-medium-3-5"),
+        ("mistral-small-latest", "mistral-small-2603"),
+        ("ministral-3b-latest", "ministral-3b-2512"),
+        ("ministral-8b-latest", "ministral-8b-2512"),
+        ("ministral-14b-latest", "ministral-14b-2512"),
+        ("codestral-latest", "codestral-2508"),
+        ("devstral-latest", "devstral-2512"),
+        ("magistral-small-latest", "mistral-small-2603"),
+        ("mistral-ocr-latest", "mistral-ocr-4-1"),
+        ("voxtral-mini-latest", "voxtral-mini-2602"),
+        ("voxtral-small-latest", "voxtral-small-2507"),
+    ],
+)
+def test_an_alias_costs_what_its_model_costs(alias: str, model: str) -> None:
+    assert built_in(alias) == built_in(model)
+
+
+def test_the_version_of_the_built_in_prices_is_the_same_whatever_the_user_adds() -> None:
+    table = built_in_table()
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}\.[0-9a-f]{8}", table.version)
+    assert table.version.startswith(table.date)
+    assert table.source.startswith("genai-prices ")
+    assert PriceBook().version == PriceBook({"a/b": Price(input=1)}).version == table.version
+
+
+COUNT = st.integers(0, 10**7)
+PART = st.one_of(st.none(), st.integers(0, 10**8).map(lambda micro: Decimal(micro).scaleb(-6)))
+
+
+@settings(max_examples=300)
+@given(
+    st.builds(Price, **{field.name: PART for field in attrs.fields(Price)}),
+    st.builds(Usage, **{field.name: COUNT for field in attrs.fields(Usage)}),
+)
+def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -> None:
+    cached, annotated = min(usage.cached_tokens, usage.input_tokens), min(usage.annotated_pages, usage.pages)
+    media = [
+        (usage.pages - annotated, price.per_page, 1),
+        (annotated, price.per_annotated_page, 1),
+        (usage.audio_seconds, price.per_audio_minute, 60),
+        (usage.characters, price.per_million_characters, 10**6),
+    ]
+    tokens = [
+        (usage.input_tokens - cached, price.input, 10**6),
+        (cached, price.input if price.cached_input is None else price.cached_input, 10**6),
+        (usage.output_tokens, price.output, 10**6),
+    ]
+    used = [part for part in media if part[0]]
+    if not used or price.input is not None or price.output is not None or price.cached_input is not None:
+        used += [part for part in tokens if part[0]]
+    cost = price.cost(usage)
+    nothing = usage.requests > 0 and price.per_request is None and not any(part[0] for part in media + tokens)
+    if nothing or any(part[1] is None for part in used):
+        assert cost is None
+        return
+    exact = sum(
+        (Fraction(count) * Fraction(each) / unit for count, each, unit in used if each is not None),
+        Fraction(price.per_request or 0) * usage.requests,
+    )
+    assert cost is not None
+    assert Fraction(0) <= Fraction(cost) - exact < Fraction(1, 10**12)
+    if not usage.audio_seconds:
+        assert Fraction(cost) == exact
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [
+        ("0.5", Price(input="0.075", output="0.3", cached_input="0.0075")),
+        ("1.1", Price(input="0.165", output="0.66", cached_input="0.0165")),
+        (Decimal("1.75"), Price(input="0.2625", output="1.05", cached_input="0.02625")),
+        (0, Price(input=0, output=0, cached_input=0)),
+    ],
+    ids=["batch", "region", "priority", "free"],
+)
+def test_a_price_is_scaled_in_all_its_parts(factor: Any, expected: Price) -> None:
+    assert SMALL.scaled(factor) == expected
+
+
+@pytest.mark.parametrize("factor", [0.5, "-1", "x", "0.0000001", None], ids=["float", "less", "word", "fine", "none"])
+def test_a_factor_that_is_not_exact_is_refused(factor: Any) -> None:
+    with pytest.raises(ConfigError, match="factor"):
+        SMALL.scaled(factor)
+
+
+def test_a_scaled_price_that_is_no_whole_pico_usd_is_refused() -> None:
+    with pytest.raises(ConfigError, match="6 decimals"):
+        Price(input="0.000001").scaled("0.5")
 
 
 @pytest.mark.parametrize(
@@ -167,8 +340,9 @@ def test_a_wrong_entry_is_refused_by_name(prices: Any) -> None:
 # -- bounds --------------------------------------------------------------------------------------------------------
 
 
-def attempt(price: Price | None, output_upper: int | None = 10) -> Attempt:
-    return Attempt("a1", RouteRef("mistral", "small", "k1"), price=price, input_upper=100, output_upper=output_upper)
+def attempt(price: Price | None, output_upper: int | None = 10, input_upper: int | None = 100) -> Attempt:
+    route = RouteRef("mistral", "small", "k1")
+    return Attempt("a1", route, price=price, input_upper=input_upper, output_upper=output_upper)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +355,11 @@ def attempt(price: Price | None, output_upper: int | None = 10) -> Attempt:
         pytest.param(attempt(Price(input=1)), None, id="no-output-price"),
         pytest.param(attempt(Price(input=1), 0), Decimal("0.0001"), id="no-output"),
         pytest.param(attempt(Price(per_page=1)), None, id="pages-have-no-bound"),
-        pytest.param(attempt(Price(input=1, output=1, per_audio_minute=1)), None, id="audio-has-no-bound"),
+        pytest.param(attempt(Price(input=1, output=1, per_audio_minute=1), input_upper=None), None, id="audio-neither"),
+        pytest.param(
+            attempt(Price(input=1, output=1, per_audio_minute=1)), Decimal("0.00011"), id="text-without-audio"
+        ),
+        pytest.param(attempt(Price(input=1, output=1, cached_input=2)), Decimal("0.00021"), id="dearer-cache"),
     ],
 )
 def test_the_upper_bound_of_an_attempt(made: Attempt, upper: Decimal | None) -> None:

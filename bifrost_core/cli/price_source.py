@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import msgspec
@@ -117,7 +117,7 @@ def read(models: Sequence[Any]) -> list[LibraryModel]:
         if model.match.is_match(model.id):
             names.add(model.id)
         mine = sorted(name for name in names if next(each for each in models if each.match.is_match(name)) is model)
-        given = model.prices if isinstance(model.prices, list) else [model]
+        given = cast("list[Any]", model.prices) if isinstance(model.prices, list) else [model]
         periods = tuple(_period(getattr(each, "constraint", None), each.prices) for each in given)
         found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns))))
     return found
@@ -128,8 +128,7 @@ def _matched(clause: Any) -> tuple[set[str], set[str]]:
     if hasattr(clause, "equals"):
         return {clause.equals}, set()
     if not hasattr(clause, "or_"):
-        kind, text = next(iter(vars(clause).items()))
-        return set(), {f"{kind} {text!r}"}
+        return set(), {f"{kind} {text!r}" for kind, text in _members(clause).items()}
     names: set[str] = set()
     patterns: set[str] = set()
     for each in clause.or_:
@@ -139,8 +138,12 @@ def _matched(clause: Any) -> tuple[set[str], set[str]]:
     return names, patterns
 
 
+def _members(value: object) -> dict[str, object]:
+    return vars(value)
+
+
 def _period(constraint: Any, prices: Any) -> Period:
-    parts = {name: value for name, value in vars(prices).items() if value is not None}
+    parts = {name: value for name, value in _members(prices).items() if value is not None}
     if constraint is None:
         return Period(None, parts)
     start = getattr(constraint, "start_date", None)
