@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -117,7 +117,8 @@ def read(models: Sequence[Any]) -> list[LibraryModel]:
         if model.match.is_match(model.id):
             names.add(model.id)
         mine = sorted(name for name in names if next(each for each in models if each.match.is_match(name)) is model)
-        given = cast("list[Any]", model.prices) if isinstance(model.prices, list) else [model]
+        prices: Any = model.prices
+        given: list[Any] = prices if isinstance(prices, list) else [model]
         periods = tuple(_period(getattr(each, "constraint", None), each.prices) for each in given)
         found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns))))
     return found

@@ -152,6 +152,7 @@ async def life(router: Router) -> None:
     async with router as same:
         assert_type(same, Router)
         assert_type(router.health(), list[RouteHealth])
+        assert_type(router.estimate("eu/small", "hi", max_tokens=5).greatest, Decimal | None)
         assert_type(router.describe(), str)
         router.add_key("mistral", Key("sk-another-text-key"))
         router.remove_key("mistral", "first")
@@ -166,6 +167,7 @@ def blocking() -> None:
                 assert_type(chunk, Chunk)
         assert_type(stream.response, ChatResponse)
         assert_type(router.health(), list[RouteHealth])
+        assert_type(router.estimate("eu/small", "hi", max_tokens=5).greatest, Decimal | None)
 
 
 # -- errors --------------------------------------------------------------------------------------------------------
