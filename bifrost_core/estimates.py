@@ -127,9 +127,9 @@ def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:
             yield from _media(members.get(name))
         for tool in _list(members.get("tools")):
             if isinstance(tool, Mapping):
-                kind = cast("Mapping[str, Any]", tool).get("type", "function")
-                if kind not in _TEXT_TOOLS:
-                    yield cast("Mapping[str, Any]", tool)
+                spec = cast("Mapping[str, Any]", tool)
+                if not _is_one_of(_TEXT_TOOLS, spec.get("type", "function")):
+                    yield spec
 
 
 def _media(value: object) -> Iterator[Mapping[str, Any]]:
@@ -137,13 +137,17 @@ def _media(value: object) -> Iterator[Mapping[str, Any]]:
     for each in _list(value):
         if isinstance(each, Mapping):
             part = cast("Mapping[str, Any]", each)
-            if part.get("type", "text") not in _TEXT_PARTS:
+            if not _is_one_of(_TEXT_PARTS, part.get("type", "text")):
                 yield part
                 continue
             yield from _media(part.get("content"))
             yield from _media(part.get("output"))
         else:
             yield from _media(each)
+
+
+def _is_one_of(kinds: frozenset[str], kind: object) -> bool:
+    return isinstance(kind, str) and kind in kinds  # callers may write anything, unhashable things too
 
 
 def _list(value: object) -> Sequence[object]:

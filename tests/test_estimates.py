@@ -179,6 +179,8 @@ def test_blocking_code_gets_the_same_estimate_without_an_event_loop() -> None:
         pytest.param(asked({"type": "document_url", "document_url": "https://example.org/a.pdf"}), {}, id="document"),
         pytest.param(asked({"type": "file", "file_id": "f1"}), {}, id="file"),
         pytest.param(asked({"type": "of_next_year"}), {}, id="unknown-part"),
+        pytest.param(asked({"type": ["text"]}), {}, id="type-that-is-none"),
+        pytest.param(asked(), {"tools": [{"type": {}}]}, id="tool-type-that-is-none"),
         pytest.param(asked(), {"extra_body": {"messages": asked(IMAGE)}}, id="image-in-extra-fields"),
         pytest.param(asked(), {"tools": [{"type": "web_search"}]}, id="tool-of-the-provider"),
     ],

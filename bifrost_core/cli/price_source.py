@@ -117,8 +117,7 @@ def read(models: Sequence[Any]) -> list[LibraryModel]:
         if model.match.is_match(model.id):
             names.add(model.id)
         mine = sorted(name for name in names if next(each for each in models if each.match.is_match(name)) is model)
-        prices: Any = model.prices
-        given: list[Any] = prices if isinstance(prices, list) else [model]
+        given: Sequence[Any] = (model,) if hasattr(model.prices, "__dict__") else model.prices  # one price, or a list
         periods = tuple(_period(getattr(each, "constraint", None), each.prices) for each in given)
         found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns))))
     return found
