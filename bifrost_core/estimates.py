@@ -13,7 +13,7 @@ from .prices import Price
 from .types import Operation, Request, Usage
 from .wire import HttpCall
 
-__all__ = ["Estimate", "estimated", "greatest_cost", "input_bound", "least_cost"]
+__all__ = ["Estimate", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
 
 _TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
 _TEXT_PARTS: Final = frozenset(
@@ -60,9 +60,7 @@ def estimated(model: str, request: Request, encoded: HttpCall, price: Price | No
         encoded: What would be sent.
         price: The model's price.
     """
-    media = sum(len(msgspec.json.encode(part, enc_hook=str)) for part in _beyond_text(request))
-    text_bytes = max(len(encoded.body) - media, 0)
-    tokens = max(1, -(-text_bytes * _TOKENS_PER_100_BYTES // 100))
+    tokens = max(1, -(-text_bytes(request, encoded) * _TOKENS_PER_100_BYTES // 100))
     input_upper = input_bound(request, encoded)
     return Estimate(
         model=model,
@@ -88,6 +86,12 @@ def input_bound(request: Request, encoded: HttpCall) -> int | None:
     if request.files or request.operation in _UNBOUNDED or next(_beyond_text(request), None) is not None:
         return None
     return len(encoded.body)
+
+
+def text_bytes(request: Request, encoded: HttpCall) -> int:
+    """How many bytes of a body are text and what stands around it: what token estimates go by."""
+    media = sum(len(msgspec.json.encode(part, enc_hook=str)) for part in _beyond_text(request))
+    return max(len(encoded.body) - media, 0)
 
 
 def greatest_cost(price: Price | None, input_upper: int | None, output_upper: int | None) -> Decimal | None:

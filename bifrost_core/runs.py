@@ -36,7 +36,7 @@ from .errors import (
     RefusedError,
     StreamBrokenError,
 )
-from .estimates import input_bound
+from .estimates import input_bound, text_bytes
 from .health import Health, Ticket
 from .hedging import Contender, race
 from .hooks import Hooks
@@ -89,6 +89,7 @@ class Flight:
         first_token: Seconds from sending to the first content of a stream.
         reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
         contender: Its place in a race with another attempt of the call; None when it runs alone.
+        text_bytes: Bytes of the body that are text: what the prompt's tokens are estimated by.
         heard: Pieces of content that a stream has brought: output tokens, as far as nobody says better.
     """
 
@@ -109,6 +110,7 @@ class Flight:
     reader_seconds: float = 0.0
     contender: Contender[Response | Failure] | None = None
     heard: int = 0
+    text_bytes: int = 0
 
 
 class Run:
@@ -479,7 +481,8 @@ class Run:
         error: Exception | None = None
         try:
             encoded = self._encode(deployment, None)
-            attempt.input_upper = input_bound(call.request, encoded)
+            bound = attempt.input_upper = input_bound(call.request, encoded)
+            flight.text_bytes = text_bytes(call.request, encoded) if bound is None else bound
             attempt.output_upper = encoded.output_upper
             if hooks.reserve is not None:
                 encoded = await self._reserve(deployment, attempt, encoded)
@@ -592,7 +595,8 @@ class Run:
         if response is not None:
             attempt.outcome, attempt.usage = "ok", usage
             attempt.cost = self._cost(attempt, response)
-            deployment.learn_prompt(attempt.input_upper, response.usage.input_tokens)
+            if attempt.input_upper is not None:  # tokens of images would be taken for tokens of the text
+                deployment.learn_prompt(attempt.input_upper, response.usage.input_tokens)
         elif isinstance(error, CallError):
             self._complete(error, flight)
             kind, retry_after = error.kind, error.retry_after
@@ -637,7 +641,7 @@ class Run:
         partial = error.partial if isinstance(error, StreamBrokenError) else None
         if partial is not None and partial.usage.input_tokens:
             return partial.usage
-        prompt = flight.deployment.prompt_tokens(flight.attempt.input_upper)
+        prompt = flight.deployment.prompt_tokens(flight.text_bytes)
         return Usage(input_tokens=prompt, output_tokens=flight.heard, requests=1)
 
     def _cost(self, attempt: Attempt, response: Response) -> Decimal | None:

@@ -294,6 +294,16 @@ async def test_an_attempt_is_reserved_with_the_bounds_of_the_estimate_and_stays_
         assert reply.cost <= found.greatest
 
 
+async def test_the_tokens_of_an_image_do_not_teach_what_a_byte_of_text_is_worth() -> None:
+    async with Router([Simulated(["k1"], name="mistral")]) as asking:
+        await asking.chat(MODEL, asked(IMAGE), max_tokens=5)
+        (deployment,) = asking._deployments.live()
+        before = deployment.prompt_ratio
+        await asking.chat(MODEL, TEXT, max_tokens=5)
+    assert before == 0.35
+    assert deployment.prompt_ratio != before
+
+
 class Redirected(Simulated):
     """Answers for a retired model with another one, as Mistral does."""
 
