@@ -12,22 +12,20 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bifrost_core.errors import BadRequestError, ConfigError
+from bifrost_core.errors import ConfigError
 from bifrost_core.structured import response_format_of
 from bifrost_core.types import JsonObject, Request, ToolCall, message_text
 
 from ._adapter import Payload
 from ._chat import call_id, real_id
+from ._mistral_members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
 from ._reporter import Reporter
 
-__all__ = ["continued_chat", "write_chat", "write_fim"]
-
-_Writer = Callable[[JsonObject, str, Any, Reporter], None]
+__all__ = ["continued_chat", "write_chat", "write_fim", "write_messages"]
 
 _CALL_ID: Final = re.compile(r"[a-zA-Z0-9]{9}")
 _PLAIN_ROLES: Final = frozenset({"system", "user"})
@@ -42,43 +40,6 @@ _SILENT_MEMBERS: Final = frozenset({"name", "metadata", "annotations"})
 
 
 # --- members of the body
-
-
-def _rename(to: str) -> _Writer:
-    def write(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-        if members.setdefault(to, value) != value:
-            raise reporter.unsupported(name, f"it is {to!r} here, which has another value; give one of them")
-
-    return write
-
-
-def _same(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    if members.setdefault(name, value) != value:
-        raise reporter.unsupported(name, "it was given under another name with another value; give one of them")
-
-
-def _leave_out(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
-    reporter.note(f"the field {name!r}, which Mistral refuses and which does not change the answer, is left out")
-
-
-def _refuse(harmless: Any = None) -> _Writer:
-    def write(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
-        if value != harmless or type(value) is not type(harmless):
-            raise reporter.unsupported(name, "Mistral has no such field, and without it the answer would be another")
-        reporter.note(f"the field {name!r}, which asks for nothing, is left out")
-
-    return write
-
-
-def _stream(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    if not isinstance(value, bool):
-        raise reporter.invalid(f"the field {name!r} is a boolean; call stream() for a streamed answer")
-    members[name] = value
-
-
-def _model(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    if value != members[name]:
-        raise reporter.invalid(f"the field {name!r} names another model than the call")
 
 
 def _response_format(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
@@ -116,14 +77,19 @@ def _prediction(members: JsonObject, name: str, value: Any, reporter: Reporter) 
     members[name] = value
 
 
-def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a _Writer
+def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
     members[name] = "standard_only" if value == "default" else value  # OpenAI's word for the same
 
 
 # --- messages
 
 
-def _messages(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+def write_messages(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    """Write a conversation: roles and parts in Mistral's words, ids of tool calls in its form.
+
+    Raises:
+        BadRequestError: A message can not be sent; names it.
+    """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise reporter.invalid(f"the field {name!r} is no list")
     written: list[Any] = []
@@ -253,14 +219,14 @@ def _answered(value: Any, waiting: list[str], path: str, reporter: Reporter) -> 
 
 # --- the two requests
 
-_NEITHER: Final[Mapping[str, _Writer]] = {
-    "audio": _refuse(),
-    "function_call": _refuse("auto"),
-    "functions": _refuse([]),
-    "logit_bias": _refuse({}),
-    "modalities": _refuse(["text"]),
-    "verbosity": _refuse("medium"),
-    "web_search_options": _refuse(),
+_NEITHER: Final[Mapping[str, Writer]] = {
+    "audio": refuse(),
+    "function_call": refuse("auto"),
+    "functions": refuse([]),
+    "logit_bias": refuse({}),
+    "modalities": refuse(["text"]),
+    "verbosity": refuse("medium"),
+    "web_search_options": refuse(),
 }
 _WITHOUT_EFFECT: Final = (
     "prompt_cache_retention",
@@ -269,28 +235,28 @@ _WITHOUT_EFFECT: Final = (
     "stream_options",
     "user",
 )
-_BOTH: Final[Mapping[str, _Writer | None]] = {
-    "max_completion_tokens": _rename("max_tokens"),
-    "max_tokens": _same,
+_BOTH: Final[Mapping[str, Writer | None]] = {
+    "max_completion_tokens": rename("max_tokens"),
+    "max_tokens": same,
     "metadata": None,
     "min_tokens": None,
-    "model": _model,
+    "model": model_name,
     "prompt_cache_key": None,
-    "random_seed": _same,
-    "seed": _rename("random_seed"),
+    "random_seed": same,
+    "seed": rename("random_seed"),
     "stop": None,
-    "stream": _stream,
+    "stream": stream_flag,
     "temperature": None,
     "top_p": None,
-    **dict.fromkeys(_WITHOUT_EFFECT, _leave_out),
+    **dict.fromkeys(_WITHOUT_EFFECT, leave_out),
 }
-CHAT: Final[Mapping[str, _Writer | None]] = {
+CHAT: Final[Mapping[str, Writer | None]] = {
     **_BOTH,
     **_NEITHER,
     "frequency_penalty": None,
     "guardrails": None,
     "logprobs": None,
-    "messages": _messages,
+    "messages": write_messages,
     "n": None,
     "parallel_tool_calls": None,
     "prediction": _prediction,
@@ -308,54 +274,7 @@ CHAT: Final[Mapping[str, _Writer | None]] = {
     "top_logprobs": None,
     "top_prompt_logprobs": None,
 }
-FIM: Final[Mapping[str, _Writer | None]] = {**_BOTH, "prompt": None, "suffix": None}
-
-
-def write_members(
-    table: Mapping[str, _Writer | None], required: str, request: Request, reporter: Reporter
-) -> tuple[JsonObject, Mapping[str, Any]]:
-    """The members of a body by ``table`` (None: unchanged), and ``extra_body``, which is merged last.
-
-    Raises:
-        BadRequestError: A member can not be sent; ``UnsupportedParameterError`` where it is unknown.
-    """
-    members: JsonObject = {"model": request.model}
-    extra: Mapping[str, Any] = {}
-    for name, value in request.body.items():
-        if value is None:  # null and absent mean the same
-            continue
-        if name in table:
-            write = table[name]
-            if write is None:
-                members[name] = value
-            else:
-                write(members, name, value, reporter)
-        elif name == "extra_body":
-            extra = _extra(value, reporter)
-        else:
-            raise _unknown(name, table, reporter)
-    if members.pop("stream", request.stream) is not request.stream:
-        raise reporter.invalid("the field 'stream' says otherwise than the call; use stream() for a streamed answer")
-    if required not in members and required not in extra:
-        raise reporter.invalid(f"the field {required!r} is missing")
-    if request.stream:
-        members["stream"] = True
-    return members, extra
-
-
-def _extra(value: Any, reporter: Reporter) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise reporter.invalid("extra_body is no mapping of fields")
-    for name in ("model", "stream"):
-        if name in value:  # routes, prices and permissions hang on them
-            raise reporter.invalid(f"extra_body may not set {name!r}; the call does")
-    return value
-
-
-def _unknown(name: str, table: Mapping[str, Any], reporter: Reporter) -> BadRequestError:
-    near = difflib.get_close_matches(str(name), list(table), n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return reporter.unsupported(str(name), f"{hint}fields that this version does not know go through extra_body")
+FIM: Final[Mapping[str, Writer | None]] = {**_BOTH, "prompt": None, "suffix": None}
 
 
 def _limited(members: JsonObject, extra: Mapping[str, Any], max_output: int | None) -> Payload:
