@@ -44,8 +44,10 @@ from .providers import Mistral
 from .providers.base import Provider
 from .responses import (
     ChatResponse,
+    ClassificationResponse,
     EmbeddingResponse,
     ModelInfo,
+    ModelList,
     ModerationResponse,
     ModerationResult,
     OcrPage,
@@ -53,6 +55,7 @@ from .responses import (
     Response,
     ResponsesResponse,
     Segment,
+    SpeechResponse,
     Transcription,
 )
 from .retries import RetryPolicy
@@ -76,6 +79,7 @@ __all__ = [
     "ChatStream",
     "Choice",
     "Chunk",
+    "ClassificationResponse",
     "Clock",
     "ConfigError",
     "ContextLengthError",
@@ -95,6 +99,7 @@ __all__ = [
     "Message",
     "Mistral",
     "ModelInfo",
+    "ModelList",
     "ModelNotFoundError",
     "ModerationResponse",
     "ModerationResult",
@@ -127,6 +132,7 @@ __all__ = [
     "Router",
     "Secret",
     "Segment",
+    "SpeechResponse",
     "StreamBrokenError",
     "StreamFilter",
     "StructuredOutputError",

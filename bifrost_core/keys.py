@@ -16,7 +16,10 @@ import attrs
 
 from ._errors import ConfigError
 
-__all__ = ["Key", "Secret"]
+__all__ = ["ANY_MODEL", "Key", "Secret"]
+
+ANY_MODEL: Final = "*"
+"""The model of an operation that is on no model: ``"provider/*"``."""
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")  # ASCII 0x21 to 0x7E: what an HTTP field value may carry unquoted
 _MIN_LENGTH: Final = 8
@@ -220,9 +223,9 @@ class Key:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def serves(self, model: str) -> bool:
-        """Whether the key may be used for ``model`` (the name without its provider)."""
-        if not self.enabled:
-            return False
+        """Whether the key may be used for ``model`` (the name without its provider); for no model any enabled key."""
+        if not self.enabled or model == ANY_MODEL:
+            return self.enabled
         if any(fnmatchcase(model, pattern) for pattern in self.exclude_models):
             return False
         return any(pattern == "*" or fnmatchcase(model, pattern) for pattern in self.models)

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import anyio
+
 from . import requests
 from .errors import PluginError
 from .keys import Secret, presented
-from .responses import ChatResponse, Response
+from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModelList, ModerationResponse, Response
 from .streams import ChatStream, ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Messages, Request
+from .types import Messages, Operation, Request
 
 __all__ = ["Operations"]
 
@@ -58,6 +60,10 @@ class Operations(ABC):
         **options: Any,
     ) -> Callable[[], Awaitable[StreamSource]]:
         """What begins a streamed call once its stream is entered."""
+
+    @abstractmethod
+    def _providers_of(self, operation: Operation, named: str | None) -> Sequence[str]:
+        """Names of the providers that do ``operation``; of the one that is named, which must exist."""
 
     async def _answer(self, kind: type[_R], made: requests.Made, **options: Any) -> _R:
         """Send a request whose answer is of one kind."""
@@ -166,3 +172,111 @@ class Operations(ABC):
         return self._stream(
             ChatStream, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
         )
+
+    async def embed(
+        self,
+        model: str,
+        input: requests.Texts,  # noqa: A002 # the API's own word
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> EmbeddingResponse:
+        """Turn texts into vectors.
+
+        Args:
+            model: As for ``chat``; a fallback has to be a model whose vectors can stand beside this one's.
+            input: A text, or any iterable of texts.
+            virtual_key: As for ``chat``, like the other options.
+            fallbacks: Models to try, in order.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            **params: ``dimensions`` (Mistral's ``output_dimension``), ``encoding_format`` (``float`` or ``base64``: a
+                smaller answer, the same vectors), ``output_dtype`` (``float``, ``int8``, ``uint8``, ``binary``,
+                ``ubinary``) and the provider's other fields. OpenAI's ``user`` is not sent to Mistral.
+        """
+        virtual_key = presented(virtual_key)
+        made = requests.embed(model, input, params)
+        return await self._answer(
+            EmbeddingResponse, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    async def moderate(
+        self,
+        model: str,
+        input: requests.Moderated,  # noqa: A002 # the API's own word
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ModerationResponse:
+        """Judge texts, or what is said last in conversations.
+
+        Args:
+            model: As for ``chat``.
+            input: A text or any iterable of texts; a conversation (messages as dicts or ``Message``) or an iterable of
+                conversations. There is one verdict per text or conversation.
+            virtual_key: As for ``chat``, like the other options.
+            fallbacks: Models to try, in order.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            **params: The provider's other fields.
+        """
+        virtual_key = presented(virtual_key)
+        made = requests.moderate(model, input, params)
+        return await self._answer(
+            ModerationResponse, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    async def models(
+        self,
+        provider: str | None = None,
+        *,
+        virtual_key: str | Secret | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the calls' own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[ModelInfo]:
+        """What can be called: the models of one provider, or of all that have a list.
+
+        One call per provider, all at once; hooks see the model ``"provider/*"``. Any enabled key may ask. However these
+        calls end, they change nothing for others: no route rests because of them.
+
+        Args:
+            provider: Its name; None: all.
+            virtual_key: As for ``chat``.
+            timeout: Seconds for each call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+
+        Returns:
+            Provider by provider in the Router's order, each list in the provider's.
+
+        Raises:
+            ConfigError: There is no such provider.
+            CallError: A provider could not be asked: a list with a part missing would look like a whole one.
+        """
+        virtual_key = presented(virtual_key)
+        names = self._providers_of(Operation.MODELS, provider)
+        found: dict[str, tuple[ModelInfo, ...]] = {}
+        failed: list[Exception] = []
+
+        async def ask(name: str) -> None:
+            try:
+                answer = await self._answer(
+                    ModelList, requests.models(name), virtual_key=virtual_key, timeout=timeout, metadata=metadata
+                )
+            except Exception as exc:  # raised outside the task group, which would wrap it
+                failed.append(exc)
+                group.cancel_scope.cancel()
+            else:
+                found[name] = answer.models
+
+        async with anyio.create_task_group() as group:
+            for name in names:
+                group.start_soon(ask, name)
+        if failed:
+            raise failed[0]
+        return [model for name in names for model in found[name]]

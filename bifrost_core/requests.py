@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
 
 from .errors import ConfigError
-from .types import Messages, Operation, Request, message_dicts
+from .keys import ANY_MODEL
+from .types import Message, Messages, Operation, Request, message_dicts
 
-__all__ = ["CALL_OPTIONS", "STREAM_OPTIONS", "chat", "fim"]
+__all__ = ["CALL_OPTIONS", "STREAM_OPTIONS", "Moderated", "Texts", "chat", "embed", "fim", "models", "moderate"]
 
 CALL_OPTIONS: Final = frozenset({"session", "cache", "effects", "extra_body"})
 STREAM_OPTIONS: Final = CALL_OPTIONS | {"resume", "drain"}
 
 Made = tuple[Request, dict[str, Any]]
+Texts = str | Iterable[str]
+Moderated = (
+    Texts
+    | Message
+    | Mapping[str, Any]
+    | Iterable[Mapping[str, Any] | Message]
+    | Iterable[Iterable[Mapping[str, Any] | Message]]
+)
 
 
 def made(
@@ -67,3 +76,76 @@ def fim(model: str, prompt: str, suffix: str | None, params: Mapping[str, Any], 
         if not isinstance(value, str):
             raise ConfigError(f"{name} is {type(value).__name__}; pass a string", field=name)
     return made(Operation.FIM, model, body, params, stream=stream)
+
+
+def embed(model: str, texts: Texts, params: Mapping[str, Any]) -> Made:
+    """Texts to be turned into vectors.
+
+    Raises:
+        ConfigError: ``texts`` is neither a string nor an iterable of strings, or empty.
+    """
+    if isinstance(texts, str):
+        given: str | list[str] = texts
+    else:
+        given = cast("list[str]", _listed(texts, "a string or a list of strings"))
+        for place, text in enumerate(given):
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
+                raise ConfigError(
+                    f"input[{place}] is {type(text).__name__}; pass text (tokens are not taken)",
+                    field=f"input[{place}]",
+                )
+    return made(Operation.EMBEDDINGS, model, {"input": given}, params)
+
+
+def moderate(model: str, given: Moderated, params: Mapping[str, Any]) -> Made:
+    """Texts or conversations to be judged.
+
+    Raises:
+        ConfigError: ``given`` has none of the accepted forms.
+    """
+    return made(Operation.MODERATION, model, {"input": _moderated(given)}, params)
+
+
+def models(provider: str) -> Made:
+    """The models that a provider offers, asked of no model: hooks see ``"provider/*"``."""
+    return Request(Operation.MODELS, f"{provider}/{ANY_MODEL}"), {}
+
+
+def _listed(given: object, wanted: str) -> list[Any]:
+    """What an iterable holds; not of text, bytes or a mapping, which are iterable and hold something else."""
+    kind = type(given).__name__
+    if isinstance(given, (bytes, bytearray, Mapping)) or not isinstance(given, Iterable):
+        raise ConfigError(f"input is {kind}; pass {wanted}", field="input")
+    held: list[Any] = list(cast("Iterable[object]", given))
+    if not held:
+        raise ConfigError(f"input is empty; pass {wanted}", field="input")
+    return held
+
+
+def _moderated(given: Moderated) -> Any:
+    """Every accepted form in one of four: a text, texts, a conversation or conversations, as lists and dicts."""
+    if isinstance(given, str):
+        return given
+    if isinstance(given, (Message, Mapping)):
+        return _conversation(given, "input")
+    held = _listed(given, "a text, texts, messages or lists of messages")
+    if all(isinstance(each, str) for each in held):
+        return held
+    if any(isinstance(each, (Message, Mapping)) for each in held):
+        return _conversation(held, "input")
+    for place, each in enumerate(held):
+        if isinstance(each, (str, bytes, bytearray)) or not isinstance(each, Iterable):
+            raise ConfigError(
+                f"input[{place}] is {type(each).__name__}; pass texts alone, messages alone or lists of messages",
+                field=f"input[{place}]",
+            )
+    return [_conversation(each, f"input[{place}]") for place, each in enumerate(held)]
+
+
+def _conversation(messages: Any, path: str) -> list[dict[str, Any]]:
+    """The messages as dicts; a mistake is told by its place in the input."""
+    try:
+        return message_dicts(messages)
+    except ConfigError as exc:
+        field = (exc.field or "messages").replace("messages", path, 1)
+        raise ConfigError(exc.message.replace("messages", path, 1), field=field) from None

@@ -13,8 +13,10 @@ from .types import Choice, JsonObject, RouteRef, ToolCall, Usage, retold_content
 
 __all__ = [
     "ChatResponse",
+    "ClassificationResponse",
     "EmbeddingResponse",
     "ModelInfo",
+    "ModelList",
     "ModerationResponse",
     "ModerationResult",
     "OcrPage",
@@ -22,6 +24,7 @@ __all__ = [
     "Response",
     "ResponsesResponse",
     "Segment",
+    "SpeechResponse",
     "Transcription",
 ]
 
@@ -172,7 +175,9 @@ class EmbeddingResponse(Response):
     """Vectors.
 
     Attributes:
-        embeddings: One per input, in input order.
+        embeddings: One per input, in input order. A vector that came as JSON is the very list in ``raw`` (nothing is
+            rounded, and nothing is held twice: change a copy); one that came as base64 is an ``array``. Of
+            whole-number formats (``int8`` and its like) the numbers are ``int``.
     """
 
     embeddings: tuple[Sequence[float], ...] = attrs.field(default=(), converter=tuple[Sequence[float], ...], repr=False)
@@ -273,6 +278,32 @@ class ModerationResponse(Response):
 
 
 @attrs.frozen(kw_only=True)
+class ClassificationResponse(Response):
+    """What a classifier says.
+
+    Attributes:
+        results: One per input, in input order: of each target (``"intent"``) the score of each of its labels.
+    """
+
+    results: tuple[dict[str, dict[str, float]], ...] = attrs.field(
+        default=(), converter=tuple[dict[str, dict[str, float]], ...]
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SpeechResponse(Response):
+    """Text as sound.
+
+    Attributes:
+        audio: The sound file.
+        format: What sort of file: ``mp3``, ``wav``, ``flac``, ``opus``, or ``pcm`` (samples alone).
+    """
+
+    audio: bytes = attrs.field(default=b"", repr=False)
+    format: str = "mp3"
+
+
+@attrs.frozen(kw_only=True)
 class ResponsesResponse(Response):
     """An answer in the OpenAI Responses shape.
 
@@ -328,14 +359,15 @@ def _names(names: Iterable[str]) -> frozenset[str]:
 
 @attrs.frozen(kw_only=True)
 class ModelInfo:
-    """A model that a provider offers.
+    """A model that a provider offers, under one of its names: whatever can be called has one.
 
     Attributes:
-        id: ``"provider/model"``.
+        id: ``"provider/model"``, ready for a call; unique in a list.
         provider: Name of the provider.
-        name: Name at the provider.
+        name: Name at the provider: the model's own, the same under each of its aliases.
         aliases: Other names of the same model.
-        capabilities: What it can do, in the provider's words.
+        capabilities: What it can do, in the provider's words; nothing where it does not say (Mistral's
+            embedding models say nothing).
         context_length: Tokens of prompt and answer together.
         deprecation: ISO time from which on it is gone.
         replacement: The model that replaces it.
@@ -351,3 +383,10 @@ class ModelInfo:
     deprecation: str | None = None
     replacement: str | None = None
     raw: JsonObject = attrs.field(factory=dict[str, Any], repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ModelList(Response):
+    """The models of one provider, in its order; an ``id`` occurs once."""
+
+    models: tuple[ModelInfo, ...] = attrs.field(default=(), converter=tuple[ModelInfo, ...])

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -25,7 +26,7 @@ from .errors import CallError, ConfigError
 from .estimates import Estimate, estimated
 from .health import Health, RouteHealth
 from .hooks import compile_hooks
-from .keys import Key, Secret, presented
+from .keys import ANY_MODEL, Key, Secret, presented
 from .kinds import Scope
 from .lifespans import Lifespans
 from .operations import Operations
@@ -39,7 +40,7 @@ from .sender import Sender
 from .stream_runs import StreamRun
 from .streams import ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Messages, Request, RouteRef
+from .types import Messages, Operation, Request, RouteRef
 
 __all__ = ["Router"]
 
@@ -239,6 +240,15 @@ class Router(Operations):
         _check_options(options)
         return open_run
 
+    def _providers_of(self, operation: Operation, named: str | None) -> Sequence[str]:
+        providers = self._deployments.providers
+        if named is None:
+            return [name for name, provider in providers.items() if operation in provider.operations]
+        if named in providers:
+            return [named]
+        near = get_close_matches(named, providers) or sorted(providers)
+        raise ConfigError(f"no provider {named!r}; did you mean {', '.join(near)}?", field="provider")
+
     def _limits(self, timeout: Timeout | float | None) -> Timeout:
         if timeout is None:
             return self._timeout
@@ -319,10 +329,11 @@ class Router(Operations):
         self._health.close(self._deployments.route(route), scope=None if scope is None else _scope(scope))
 
     def health(self) -> list[RouteHealth]:
-        """The state of every route of every deployment that calls have asked for."""
+        """The state of every route of every model that calls have asked for."""
         report: list[RouteHealth] = []
         for deployment in self._deployments.live():
-            report.extend(deployment.report(self._health))
+            if deployment.model != ANY_MODEL:  # lists of models: no work is done there
+                report.extend(deployment.report(self._health))
         return report
 
     def estimate(self, model: str, messages: Messages, **params: Any) -> Estimate:

@@ -40,18 +40,20 @@ from .estimates import input_bound, text_bytes
 from .health import Health, Ticket
 from .hedging import Contender, race
 from .hooks import Hooks
+from .keys import ANY_MODEL
 from .kinds import Kind, Scope, Step, outcome_of
-from .prices import PriceBook
+from .prices import Price, PriceBook
 from .responses import Response
 from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
-from .types import Request, Route, Usage, message_dicts
+from .types import Operation, Request, Route, Usage, message_dicts
 from .wire import HttpCall, HttpReply
 
 __all__ = ["Flight", "Machinery", "Run"]
 
 _LONGEST_SILENCE: Final = 3600.0  # where nobody sets a limit
+_FREE: Final = Price(per_request=0)
 _SCOPE_GRACE: Final = 0.1  # for a cancellation that is due to arrive
 SETTLE_SECONDS: Final = 2.0  # what settling may take beyond the deadline or after a cancellation
 
@@ -217,11 +219,23 @@ class Run:
 
     def _shaped(self, request: Request) -> Request:
         """The request with its model's full name and its messages as a list of dicts."""
-        provider, model = self.machinery.catalog.resolve(request.model)
+        provider, model = self._resolved(request.model)
         body = request.body
         if "messages" in body:
             body = {**body, "messages": message_dicts(body["messages"])}
         return attrs.evolve(request, model=f"{provider}/{model}", body=body)
+
+    def _resolved(self, name: str) -> tuple[str, str]:
+        """The provider and the model that ``name`` means to this call."""
+        provider, model = self.machinery.catalog.resolve(name)
+        if model == ANY_MODEL and not self._is_helper:
+            raise ModelNotFoundError(f"{name!r} names no model, and {self.call.operation} needs one", model=name)
+        return provider, model
+
+    @property
+    def _is_helper(self) -> bool:
+        """Whether the call is no work but help for it: it costs nothing and says nothing about the health of routes."""
+        return self.call.operation is Operation.MODELS
 
     def _standing_fallbacks(self) -> tuple[str, ...]:
         return self.machinery.fallbacks.get(self.call.request.model, ())
@@ -287,7 +301,7 @@ class Run:
         names = dict.fromkeys([call.request.model, *call.fallbacks])
         chain: list[Deployment] = []
         for name in names:
-            provider, model = machinery.catalog.resolve(name)
+            provider, model = self._resolved(name)
             deployment = machinery.deployments.find(provider, model)
             if deployment not in chain:
                 chain.append(deployment)
@@ -469,12 +483,12 @@ class Run:
         attempt = Attempt(
             f"{call.id}-{len(call.attempts) + 1}",
             route.ref,
-            machinery.prices.find(route.provider, route.model),
+            _FREE if self._is_helper else machinery.prices.find(route.provider, route.model),
             started_at=clock.time(),
         )
         # Taken together, without an await in between; given back together in ``_settle``.
         call.attempts = (*call.attempts, attempt)
-        ticket = machinery.health.begin(route)
+        ticket = machinery.health.begin(route, helper=self._is_helper)
         token = deployment.begin(route.key_id, stream=call.request.stream)
         flight = Flight(deployment, route, attempt, ticket, token, clock(), contender=contender)
         response: Response | None = None

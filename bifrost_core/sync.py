@@ -18,7 +18,8 @@ from .estimates import Estimate
 from .health import RouteHealth
 from .keys import Key, Secret, presented
 from .kinds import Scope
-from .responses import ChatResponse, Response
+from .requests import Moderated, Texts
+from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModerationResponse, Response
 from .router import Router
 from .sync_streams import SyncChatStream, SyncResponseStream
 from .timeouts import Timeout
@@ -196,6 +197,66 @@ class SyncRouter:
                 **params,
             ),
         )
+
+    def embed(
+        self,
+        model: str,
+        input: Texts,  # noqa: A002 # the API's own word
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> EmbeddingResponse:
+        """As ``Router.embed``."""
+        virtual_key = presented(virtual_key)
+        return self._call(
+            self._router.embed,
+            model,
+            input,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **params,
+        )
+
+    def moderate(
+        self,
+        model: str,
+        input: Moderated,  # noqa: A002 # the API's own word
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ModerationResponse:
+        """As ``Router.moderate``."""
+        virtual_key = presented(virtual_key)
+        return self._call(
+            self._router.moderate,
+            model,
+            input,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **params,
+        )
+
+    def models(
+        self,
+        provider: str | None = None,
+        *,
+        virtual_key: str | Secret | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[ModelInfo]:
+        """As ``Router.models``."""
+        virtual_key = presented(virtual_key)
+        return self._call(self._router.models, provider, virtual_key=virtual_key, timeout=timeout, metadata=metadata)
 
     def send(self, request: Request, **options: Any) -> Response:
         """As ``Router.send``."""

@@ -91,7 +91,8 @@ class Balancer(Protocol):
 
         Args:
             attempt: The attempt whose answer carried the headers.
-            kind: ``"requests"``, or another name for a quota counted in tokens.
+            kind: A name with the word ``token`` for a quota counted in tokens; any other (``"requests"``,
+                ``"ocr-pages"``, ``"audio-seconds"``) is counted in attempts, each of which takes at least one.
             remaining: What is left, in units of ``kind``.
             limit: What there is when nothing is used.
             reset_s: Seconds until the quota is full again; 0 when unknown.

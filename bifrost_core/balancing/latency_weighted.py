@@ -102,7 +102,7 @@ class _Quota:
     rate: float  # units per second; 0: unknown
     sent: int  # the key's count of attempts that ``remaining`` includes
     limit: float
-    is_requests: bool
+    is_requests: bool  # or pages and the like: an attempt takes one at least
 
     def unit(self, tokens: float) -> float:
         """Return what one attempt takes."""
@@ -574,7 +574,8 @@ class LatencyWeighted:
 
         Args:
             attempt: The attempt whose answer carried the headers.
-            kind: ``"requests"`` (or any name that begins so) is counted in attempts, every other in tokens.
+            kind: A name with the word ``token`` is counted in tokens, every other in attempts: ``"requests"``, and
+                pages, seconds or characters, of which nobody knows before how many an attempt takes.
             remaining: What is left, >= 0.
             limit: What there is when nothing is used, > 0.
             reset_s: Seconds until it is full again. Where it is 0 or unusable the last known rate of refill is kept.
@@ -589,9 +590,7 @@ class LatencyWeighted:
         rate = (limit - remaining) / reset_s if 0.0 < reset_s < math.inf else 0.0
         if not 0.0 < rate < math.inf:
             rate = 0.0 if old is None else old.rate
-        key.quotas[kind] = _Quota(
-            remaining, attempt.started, rate, attempt.number, limit, kind.lower().startswith("request")
-        )
+        key.quotas[kind] = _Quota(remaining, attempt.started, rate, attempt.number, limit, "token" not in kind.lower())
         key.count_ample()
 
     def end(

@@ -50,6 +50,7 @@ class Ticket:
         route: What it is sent on.
         started: When it began, seconds on the Health's clock.
         places: States whose half-open place it took.
+        is_helper: Its end says nothing about the routes (see ``Health.begin``).
         is_ended: ``Health.end`` has been called.
         kind: How it ended, after that.
     """
@@ -57,6 +58,7 @@ class Ticket:
     route: Route
     started: float
     places: tuple[ScopeState, ...] = attrs.field(default=(), repr=False)
+    is_helper: bool = False
     is_ended: bool = False
     kind: Kind | None = None
 

@@ -171,15 +171,20 @@ class Health:
 
     # telling
 
-    def begin(self, route: Route) -> Ticket:
+    def begin(self, route: Route, *, helper: bool = False) -> Ticket:
         """Note that an attempt starts; it takes the half-open places that are free.
+
+        Args:
+            route: Where it is sent.
+            helper: It is no work but help for it, such as a list of models: it takes no half-open place, and its end
+                changes nothing, neither for the better nor for the worse.
 
         Returns:
             What ``end`` wants back, once.
         """
         now = self._clock()
-        if not self._open:
-            return Ticket(route, now)
+        if helper or not self._open:
+            return Ticket(route, now, is_helper=helper)
         places = tuple(state for state in self._not_closed(route) if state.probe is None and state.rest(now) == 0.0)
         ticket = Ticket(route, now, places)
         for state in places:
@@ -216,6 +221,9 @@ class Health:
         if ticket.is_ended:
             return ticket.kind
         held = ticket.leave()
+        if ticket.is_helper:
+            ticket.kind = kind
+            return kind
         if kind is None or kind is Kind.BAD_USAGE:
             self._succeed(ticket, held)
         elif FACTS[kind].cooling is not Cooling.NOTHING:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
+import attrs
+
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
 from bifrost_core.types import Operation, Request
@@ -18,6 +20,10 @@ from ._adapter import Codec, HttpProvider
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
 from ._mistral_chat import continued_chat, write_chat, write_fim
+from ._mistral_embeddings import read_embeddings, write_embeddings
+from ._mistral_models import read_models, write_models
+from ._mistral_moderation import read_classification, read_moderation, write_classification, write_moderation
+from ._mistral_speech import read_speech, write_speech
 from .base import Quota
 
 __all__ = ["Mistral"]
@@ -29,6 +35,12 @@ _MODELS: Final = re.compile(
 
 _LIMIT: Final = re.compile(
     r"x-ratelimit-limit-(req|tokens|ocr-pages|audio-seconds|input-characters)-(minute|10-second|month)"
+)
+# Names of 2024: tokens per minute in two spellings, of which only the short one has a reset, and per month.
+_BY_SIZE: Final = (
+    ("tokens", "ratelimitbysize-limit", "ratelimitbysize-remaining", "minute"),
+    ("tokens", "x-ratelimitbysize-limit-minute", "x-ratelimitbysize-remaining-minute", "minute"),
+    ("tokens-month", "x-ratelimitbysize-limit-month", "x-ratelimitbysize-remaining-month", "month"),
 )
 _WINDOWS: Final = {"minute": 60.0, "10-second": 10.0, "month": 2_592_000.0}
 _KINDS: Final = {"req": "requests"}
@@ -58,6 +70,11 @@ class Mistral(HttpProvider):
         {
             Operation.CHAT: Codec("/v1/chat/completions", write_chat, read_chat, ChatStreamDecoder),
             Operation.FIM: Codec("/v1/fim/completions", write_fim, read_chat, ChatStreamDecoder),
+            Operation.EMBEDDINGS: Codec("/v1/embeddings", write_embeddings, read_embeddings),
+            Operation.MODERATION: Codec("/v1/moderations", write_moderation, read_moderation),
+            Operation.CLASSIFICATION: Codec("/v1/classifications", write_classification, read_classification),
+            Operation.SPEECH: Codec("/v1/audio/speech", write_speech, read_speech),
+            Operation.MODELS: Codec("/v1/models", write_models, read_models, method="GET"),
         }
     )
 
@@ -92,13 +109,15 @@ class Mistral(HttpProvider):
         """What the headers say is left of the limits, current and older names; unreadable ones are left out.
 
         The windows slide and have no reset: ``reset`` is chosen so that ``(limit - remaining) / reset``
-        is the rate at which the limit fills again, ``limit / window``. Streams carry no such headers.
+        is the rate at which the limit fills again, ``limit / window``. Streams carry no such headers, nor do
+        lists of models; OCR has ``ocr-pages``, transcription ``requests`` and ``audio-seconds``, speech
+        ``input-characters``, embeddings and moderations ``requests``.
         """
         found: list[Quota] = []
         for name, value in headers.items():
-            if not name.startswith("x-ratelimit"):
-                if name == "ratelimitbysize-limit":  # names of 2024
-                    add_quota(found, "tokens", value, headers.get("ratelimitbysize-remaining"), 60.0)
+            if not name.startswith("x-ratelimit-limit-"):
+                if "ratelimitbysize-limit" in name and not found:
+                    found.extend(_by_size(headers))
                 continue
             match = _LIMIT.fullmatch(name)
             if match is not None:
@@ -110,6 +129,18 @@ class Mistral(HttpProvider):
                     kind = f"{kind}-month"
                 add_quota(found, kind, value, headers.get(name.replace("-limit-", "-remaining-", 1)), _WINDOWS[window])
         return tuple(found)
+
+
+def _by_size(headers: Mapping[str, str]) -> list[Quota]:
+    """What the names of 2024 say; each kind once."""
+    found: list[Quota] = []
+    for kind, limit, remaining, window in _BY_SIZE:
+        if limit in headers and all(quota.kind != kind for quota in found):
+            add_quota(found, kind, headers[limit], headers.get(remaining), _WINDOWS[window])
+            stated = headers.get("ratelimitbysize-reset", "")
+            if found and limit == "ratelimitbysize-limit" and _AMOUNT.fullmatch(stated) and float(stated) <= 60.0:
+                found[0] = attrs.evolve(found[0], reset=float(stated))
+    return found
 
 
 def add_quota(found: list[Quota], kind: str, limit: str, remaining: str | None, window: float) -> None:
