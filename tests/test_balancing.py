@@ -774,6 +774,24 @@ def test_the_report_of_the_attempt_that_began_last_counts() -> None:
     assert balancer._keys["a"].quotas["requests"].remaining == 0
 
 
+@pytest.mark.parametrize("kind", ["ocr-pages", "audio-seconds", "input-characters", "ocr-pages-month"])
+def test_a_quota_of_anything_but_tokens_is_counted_in_attempts(kind: str) -> None:
+    balancer, clock = make("a", "b")
+    long = SimpleNamespace(input_tokens=10**6)  # a document in the body says nothing about its pages
+    attempt = balancer.begin("a")
+    balancer.quota(attempt, kind, 1, 60, 59.0)  # one a second
+    balancer.end(attempt, "client", 0.0)
+    assert shares(balancer, ["a", "b"], request=long)["a"] > 0
+    attempt = balancer.begin("a")
+    balancer.quota(attempt, kind, 0, 60, 60.0)
+    balancer.end(attempt, "client", 0.0)
+    assert shares(balancer, ["a", "b"], request=long)["a"] == 0
+    assert (balancer.rest("a"), balancer.snapshot()["a"].reason) == (1, "dry")
+    clock.now += 1
+    assert balancer.rest("a") == 0
+    assert shares(balancer, ["a", "b"], request=long)["a"] > 0
+
+
 def test_a_refusal_empties_every_quota() -> None:
     balancer, clock = make("a", "b")
     attempt = balancer.begin("a")

@@ -220,6 +220,37 @@ def test_a_probe_that_shows_nothing_gives_its_place_back(health: Health, clock: 
     assert health.begin(A).is_probe
 
 
+@pytest.mark.parametrize("kind", [None, *Kind], ids=lambda kind: str(kind or "ok"))
+def test_the_end_of_a_helper_changes_nothing(health: Health, clock: FakeClock, kind: Kind | None) -> None:
+    def state() -> list[object]:
+        routes = (A, B, C, LARGE)
+        return [[health.describe(route), health.failure_rate(route), health.share(route)] for route in routes]
+
+    end(health, B, Kind.AUTH, status=401)
+    end(health, LARGE, Kind.SERVER_ERROR, 4, status=503)  # one more, and the provider's breaker opens
+    before = state()
+    for route in (A, B, LARGE):
+        ticket = health.begin(route, helper=True)
+        assert health.end(ticket, kind, status=503, retry_after=7200.0, insecure=True, html=True) is kind
+        assert (ticket.is_ended, ticket.kind) == (True, kind)
+    assert state() == before
+    clock.advance(400.0)  # past the rest of B's key
+    assert health.opens_in(B) == 0.0
+
+
+def test_a_helper_takes_no_half_open_place(health: Health, clock: FakeClock) -> None:
+    end(health, C, Kind.AUTH, status=401)
+    pass_rest(health, clock, C)
+    helper = health.begin(C, helper=True)
+    assert not helper.is_probe
+    probe = health.begin(C)
+    assert probe.is_probe
+    health.end(helper, None)
+    assert health.describe(C).state == "half_open"
+    health.end(probe, None)
+    assert health.describe(C).state == "closed"
+
+
 def test_a_ticket_ends_once(health: Health, clock: FakeClock) -> None:
     end(health, A, Kind.AUTH)
     pass_rest(health, clock, A)

@@ -65,8 +65,8 @@ PROMISED = {
     "router": "Router SyncRouter ChatStream ResponseStream RetryPolicy Hedge Timeout RouteHealth Clock SystemClock",
     "values": "Attempt Call CallRecord Choice Chunk Estimate File Key Kind Message Operation Price PriceBook Principal Request "
     "Route RouteRef Secret ToolCall Usage",
-    "responses": "ChatResponse EmbeddingResponse ModelInfo ModerationResponse OcrResponse Response ResponsesResponse "
-    "Transcription",
+    "responses": "ChatResponse ClassificationResponse EmbeddingResponse ModelInfo ModelList ModerationResponse "
+    "OcrResponse Response ResponsesResponse SpeechResponse Transcription",
     "errors": "BadRequestError BifrostError BudgetExceededError CallError ConfigError ContextLengthError "
     "DeadlineExceededError GuardrailError ModelNotFoundError NoKeyAvailableError PluginError ProviderAuthError "
     "ProviderConnectionError ProviderError ProviderRateLimitError ProviderServerError ProviderTimeoutError "

@@ -202,9 +202,42 @@ def test_an_operation_that_is_not_mapped_is_refused_by_name() -> None:
             id="names-of-2026",
         ),
         pytest.param(
-            {"x-ratelimit-limit-ocr-pages-minute": "625", "x-ratelimit-remaining-ocr-pages-minute": "625"},
+            {
+                "x-ratelimit-limit-ocr-pages-minute": "625",
+                "x-ratelimit-remaining-ocr-pages-minute": "625",
+                "x-ratelimit-ocr-pages-query-cost": "3",
+            },
             [("ocr-pages", 625.0, 625.0, 0.0)],
             id="pages",
+        ),
+        pytest.param(
+            {
+                "x-ratelimit-limit-req-minute": "360",
+                "x-ratelimit-remaining-req-minute": "180",
+                "x-ratelimit-limit-audio-seconds-minute": "7200",
+                "x-ratelimit-remaining-audio-seconds-minute": "1800",
+                "x-ratelimit-audio-seconds-query-cost": "3",
+            },
+            [("requests", 180.0, 360.0, 30.0), ("audio-seconds", 1800.0, 7200.0, 45.0)],
+            id="seconds-of-audio",
+        ),
+        pytest.param(
+            {
+                "x-ratelimit-limit-input-characters-minute": "24000",
+                "x-ratelimit-remaining-input-characters-minute": "12000",
+                "x-ratelimit-input-characters-query-cost": "64",
+            },
+            [("input-characters", 12_000.0, 24_000.0, 30.0)],
+            id="characters",
+        ),
+        pytest.param(
+            {
+                "x-ratelimit-limit-req-minute": "500",
+                "x-ratelimit-remaining-req-minute": "250",
+                "x-ratelimit-tokens-query-cost": "13",
+            },
+            [("requests", 250.0, 500.0, 30.0)],
+            id="embeddings-and-moderations",
         ),
         pytest.param(
             {
@@ -222,6 +255,29 @@ def test_an_operation_that_is_not_mapped_is_refused_by_name() -> None:
             {"ratelimitbysize-limit": "1000", "ratelimitbysize-remaining": "900"},
             [("tokens", 900.0, 1000.0, 6.0)],
             id="names-of-2024",
+        ),
+        pytest.param(
+            {
+                "ratelimitbysize-limit": "2000",
+                "ratelimitbysize-query-cost": "26",
+                "ratelimitbysize-remaining": "500",
+                "ratelimitbysize-reset": "48",
+                "x-ratelimitbysize-limit-minute": "2000",
+                "x-ratelimitbysize-limit-month": "10000",
+                "x-ratelimitbysize-remaining-minute": "500",
+                "x-ratelimitbysize-remaining-month": "7500",
+            },
+            [("tokens", 500.0, 2000.0, 48.0), ("tokens-month", 7500.0, 10_000.0, 648_000.0)],
+            id="names-of-2024-with-a-reset",
+        ),
+        pytest.param(
+            {
+                "x-ratelimitbysize-limit-minute": "2000",
+                "x-ratelimitbysize-remaining-minute": "500",
+                "ratelimitbysize-reset": "soon",
+            },
+            [("tokens", 500.0, 2000.0, 45.0)],
+            id="the-long-names-of-2024-alone",
         ),
         pytest.param(
             {"x-ratelimit-limit-req-minute": "5", "x-ratelimit-remaining-req-minute": "9"},

@@ -26,7 +26,9 @@ from bifrost_core import (
     ChatStream,
     Choice,
     Chunk,
+    ClassificationResponse,
     Clock,
+    EmbeddingResponse,
     File,
     HookOptions,
     Key,
@@ -35,6 +37,10 @@ from bifrost_core import (
     LeastBusy,
     Message,
     Mistral,
+    ModelInfo,
+    ModelList,
+    ModerationResponse,
+    ModerationResult,
     Operation,
     Price,
     PriceBook,
@@ -51,6 +57,7 @@ from bifrost_core import (
     Router,
     RouteRef,
     Secret,
+    SpeechResponse,
     StreamBrokenError,
     SyncRouter,
     SystemClock,
@@ -130,6 +137,33 @@ async def chats(router: Router) -> None:
     assert_type(await router.send(request, virtual_key="sk-bf-…", timeout=3), Response)
 
 
+async def other_operations(router: Router) -> None:
+    vectors = await router.embed("eu/mistral-embed", ["one", "two"], dimensions=256, timeout=5)
+    assert_type(vectors, EmbeddingResponse)
+    assert_type(vectors.embeddings, tuple[Sequence[float], ...])
+    await router.embed("eu/mistral-embed", (line for line in ("one", "two")), virtual_key="sk-bf-…")
+
+    verdicts = await router.moderate("eu/mistral-moderation-latest", "hi")
+    assert_type(verdicts, ModerationResponse)
+    assert_type(verdicts.results, tuple[ModerationResult, ...])
+    assert_type(verdicts.results[0].flagged, bool)
+    conversation: list[Message | dict[str, Any]] = [Message("user", "hi"), {"role": "assistant", "content": "ho"}]
+    await router.moderate("eu/mistral-moderation-latest", conversation, fallbacks=["eu/other"])
+    await router.moderate("eu/mistral-moderation-latest", [conversation, conversation])
+    await router.moderate("eu/mistral-moderation-latest", [[Message("user", "hi")], [Message("user", "ho")]])
+
+    assert_type(await router.models(), list[ModelInfo])
+    assert_type(await router.models("eu", virtual_key="sk-bf-…", timeout=3), list[ModelInfo])
+    for request in (Request(Operation.CLASSIFICATION, "eu/m"), Request("speech", "eu/m"), Request("models", "eu/*")):
+        answer = await router.send(request)
+        if isinstance(answer, ClassificationResponse):
+            assert_type(answer.results, tuple[dict[str, dict[str, float]], ...])
+        elif isinstance(answer, SpeechResponse):
+            assert_type(answer.audio, bytes)
+        elif isinstance(answer, ModelList):
+            assert_type(answer.models, tuple[ModelInfo, ...])
+
+
 async def streams(router: Router) -> None:
     async with router.stream("fast", "hi", resume=True, max_tokens=10) as stream:
         assert_type(stream, ChatStream)
@@ -166,6 +200,9 @@ def blocking() -> None:
             for chunk in stream:
                 assert_type(chunk, Chunk)
         assert_type(stream.response, ChatResponse)
+        assert_type(router.embed("eu/mistral-embed", "hi"), EmbeddingResponse)
+        assert_type(router.moderate("eu/mistral-moderation-latest", ["hi"]), ModerationResponse)
+        assert_type(router.models("eu"), list[ModelInfo])
         assert_type(router.health(), list[RouteHealth])
         assert_type(router.estimate("eu/small", "hi", max_tokens=5).greatest, Decimal | None)
 
