@@ -226,9 +226,14 @@ class Run:
         return attrs.evolve(request, model=f"{provider}/{model}", body=body)
 
     def _resolved(self, name: str) -> tuple[str, str]:
-        """The provider and the model that ``name`` means to this call."""
+        """The provider and the model that ``name`` means to this call.
+
+        Help is asked of no model, whichever it names: a model's balancer learns from work alone.
+        """
         provider, model = self.machinery.catalog.resolve(name)
-        if model == ANY_MODEL and not self._is_helper:
+        if self._is_helper:
+            return provider, ANY_MODEL
+        if model == ANY_MODEL:
             raise ModelNotFoundError(f"{name!r} names no model, and {self.call.operation} needs one", model=name)
         return provider, model
 

@@ -164,6 +164,20 @@ async def test_a_list_is_an_answer_like_others_and_costs_nothing(server: Simulat
     )
 
 
+async def test_a_list_asked_of_a_model_is_still_asked_of_none(server: SimulatedMistral) -> None:
+    for key_id in ("a", "b"):
+        server.fail(key_id, Fault("status", status=500, first=2))
+    async with Router([provider(server)], clock=FakeClock(), retry=RetryPolicy(backoff=0)) as router:
+        await router.chat(SMALL, "hi", max_tokens=5)
+        before = router.health()
+        with pytest.raises(CallError) as caught:
+            for _ in range(3):
+                await router.send(Request("models", SMALL), fallbacks=["mistral/mistral-large-latest"])
+        assert caught.value.model == "mistral/*"
+        assert {attempt.route.model for attempt in caught.value.attempts} == {"*"}
+        assert router.health() == before
+
+
 async def test_a_rejected_key_is_passed_over_within_the_call(server: SimulatedMistral) -> None:
     server.fail("a", Fault("status", status=401))
     watch = FirstChoice("a")

@@ -23,7 +23,7 @@ __all__ = ["read_models", "write_models"]
 
 
 def write_models(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # nothing is put out
-    """A request for the list. It has no fields, and whatever model it names, the list is the whole one.
+    """A request for the list, which has no fields.
 
     Raises:
         UnsupportedParameterError: It has a field.
