@@ -133,6 +133,8 @@ class Run:
         self.finished = anyio.Event()
         self.first_token_at: float | None = None
         self._asked = call.request.model
+        # No work but help for it: costs nothing, and says nothing about the health of routes.
+        self._is_helper = call.operation is Operation.MODELS
         self._last_error: CallError | None = None
         # The call's own time only: a scope of the caller's that ends earlier ends the call as a scope does.
         total = timeout.total_for(stream=call.request.stream)
@@ -236,11 +238,6 @@ class Run:
         if model == ANY_MODEL:
             raise ModelNotFoundError(f"{name!r} names no model, and {self.call.operation} needs one", model=name)
         return provider, model
-
-    @property
-    def _is_helper(self) -> bool:
-        """Whether the call is no work but help for it: it costs nothing and says nothing about the health of routes."""
-        return self.call.operation is Operation.MODELS
 
     def _standing_fallbacks(self) -> tuple[str, ...]:
         return self.machinery.fallbacks.get(self.call.request.model, ())
