@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from bifrost_core import (
     BadRequestError,
     Call,
+    ClassificationResponse,
     ConfigError,
+    Key,
     Message,
     Mistral,
     Operation,
@@ -20,17 +24,19 @@ from bifrost_core import (
     Request,
     Response,
     Router,
+    SpeechResponse,
     SyncRouter,
     UnsupportedParameterError,
     Usage,
     hookimpl,
 )
-from bifrost_core.testing import SimulatedMistral
+from bifrost_core.testing import FakeClock, SimulatedKey, SimulatedMistral
 
 SECRET = "sk-simulated-1"
 MODEL = "mistral/codestral-latest"
 EMBED = "mistral/mistral-embed"
 MODERATE = "mistral/mistral-moderation-latest"
+LIMITS = (("small", 20), ("large", 100_000))
 
 
 @pytest.fixture
@@ -259,3 +265,64 @@ async def test_every_operation_passes_the_hooks_and_is_recorded(server: Simulate
         ("models", "mistral/*", "asked"),
         ("models", "mistral/*", "ok"),
     ]
+
+
+async def test_conversations_are_moderated_as_a_whole(server: SimulatedMistral) -> None:
+    async with Router([Mistral([SECRET], base_url=server.base_url)]) as router:
+        one = await router.moderate(MODERATE, [Message("user", "hi"), Message("assistant", "about selfharm")])
+        both = await router.moderate(MODERATE, [[Message("user", "about pii")], [Message("user", "hi")]])
+    assert [result.flagged for result in one.results] == [True]
+    assert [result.flagged for result in both.results] == [True, False]
+    assert [path for path, _ in bodies(server)] == ["/v1/chat/moderations"] * 2
+
+
+@pytest.mark.parametrize("form", ["float", "int8", "uint8", "binary", "ubinary"])
+async def test_base64_and_lists_hold_the_same_numbers(server: SimulatedMistral, form: str) -> None:
+    async with Router([Mistral([SECRET], base_url=server.base_url)]) as router:
+        wanted: dict[str, Any] = {"dimensions": 64, "output_dtype": form}
+        listed = await router.embed("mistral/codestral-embed", ["a", "b"], **wanted)
+        packed = await router.embed("mistral/codestral-embed", ["a", "b"], encoding_format="base64", **wanted)
+    assert [list(vector) for vector in packed.embeddings] == list(listed.embeddings)
+    assert len(listed.embeddings[0]) == (8 if "binary" in form else 64)
+
+
+async def test_texts_and_conversations_are_classified(server: SimulatedMistral) -> None:
+    talk = {"messages": [{"role": "user", "content": "hi"}]}
+    async with Router([Mistral([SECRET], base_url=server.base_url)]) as router:
+        texts = await router.send(Request("classification", MODERATE, {"input": ["a", "b"]}))
+        talks = await router.send(Request("classification", MODERATE, {"input": talk}))
+    assert isinstance(texts, ClassificationResponse)
+    assert isinstance(talks, ClassificationResponse)
+    assert [len(texts.results), len(talks.results)] == [2, 1]
+    for result in (*texts.results, *talks.results):
+        assert result
+        assert all(isinstance(score, float) for labels in result.values() for score in labels.values())
+    assert [path for path, _ in bodies(server)] == ["/v1/classifications", "/v1/chat/classifications"]
+    assert bodies(server)[1][1]["input"] == talk
+
+
+async def test_text_is_spoken_and_its_characters_are_counted(server: SimulatedMistral) -> None:
+    said = {"input": "Good evening.", "voice": "en_paul_neutral", "response_format": "wav"}
+    async with Router([Mistral([SECRET], base_url=server.base_url)]) as router:
+        reply = await router.send(Request("speech", "mistral/voxtral-mini-tts-latest", said))
+        with pytest.raises(UnsupportedParameterError, match="speech is not streamed"):
+            async with router.send_stream(Request("speech", "mistral/voxtral-mini-tts-latest", said, stream=True)):
+                pass
+    assert isinstance(reply, SpeechResponse)
+    assert reply.audio.startswith(b"RIFF")
+    assert (reply.format, reply.usage) == ("wav", Usage(characters=len("Good evening."), requests=1))
+    assert bodies(server) == [("/v1/audio/speech", {"model": "voxtral-mini-tts-latest", **said})]
+
+
+async def test_a_key_without_characters_left_is_avoided() -> None:
+    keys = [
+        SimulatedKey(f"sk-simulated-{each}", id=each, characters_per_minute=each_limit) for each, each_limit in LIMITS
+    ]
+    async with SimulatedMistral(keys) as server:
+        provider = Mistral([Key(key.secret, id=key.id) for key in keys], base_url=server.base_url)
+        async with Router([provider], clock=FakeClock(), rng=random.Random(3)) as router:
+            for _ in range(12):
+                await router.send(Request("speech", "mistral/voxtral-mini-tts-latest", {"input": "x" * 20}))
+        assert [request.status for request in server.requests] == [200] * 12
+        asked = Counter(request.key_id for request in server.requests)
+    assert asked["small"] == 1
