@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 
 from .errors import ConfigError, ModelNotFoundError
-from .keys import Key
+from .keys import ANY_MODEL, Key
 from .prices import PriceBook
 from .providers.base import Provider
 
@@ -46,12 +46,24 @@ class Catalog:
                 seen.add(target)
             self._aliases[alias] = target
 
-    def resolve(self, name: str) -> tuple[str, str]:
+    def resolve(self, name: str, *, of_no_model: bool = False) -> tuple[str, str]:
         """The provider and the model that ``name`` means.
+
+        Args:
+            name: As the caller wrote it.
+            of_no_model: It is asked of no model: whichever ``name`` means, the answer is ``ANY_MODEL``.
 
         Raises:
             ModelNotFoundError: No provider serves it, or several do; ``candidates`` has near matches.
         """
+        provider, model = self._found(name)
+        if of_no_model:
+            return provider, ANY_MODEL
+        if model == ANY_MODEL:
+            raise self._unknown(name, f"{name!r} names no model, which only a list of models may do")
+        return provider, model
+
+    def _found(self, name: str) -> tuple[str, str]:
         target = self._aliases.get(name, name)
         provider, slash, model = target.partition("/")
         if slash and provider in self._providers:

@@ -40,7 +40,6 @@ from .estimates import input_bound, text_bytes
 from .health import Health, Ticket
 from .hedging import Contender, race
 from .hooks import Hooks
-from .keys import ANY_MODEL
 from .kinds import Kind, Scope, Step, outcome_of
 from .prices import Price, PriceBook
 from .responses import Response
@@ -228,16 +227,8 @@ class Run:
         return attrs.evolve(request, model=f"{provider}/{model}", body=body)
 
     def _resolved(self, name: str) -> tuple[str, str]:
-        """The provider and the model that ``name`` means to this call.
-
-        Help is asked of no model, whichever it names: a model's balancer learns from work alone.
-        """
-        provider, model = self.machinery.catalog.resolve(name)
-        if self._is_helper:
-            return provider, ANY_MODEL
-        if model == ANY_MODEL:
-            raise ModelNotFoundError(f"{name!r} names no model, and {self.call.operation} needs one", model=name)
-        return provider, model
+        """The provider and the model that ``name`` means: to help none, as a model's balancer learns from work alone."""
+        return self.machinery.catalog.resolve(name, of_no_model=self._is_helper)
 
     def _standing_fallbacks(self) -> tuple[str, ...]:
         return self.machinery.fallbacks.get(self.call.request.model, ())

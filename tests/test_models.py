@@ -129,13 +129,18 @@ async def test_any_enabled_key_may_ask(server: SimulatedMistral, allowed: dict[s
 
 @pytest.mark.parametrize("name", ["mistral/*", "*"])
 async def test_work_is_done_by_a_model_with_a_name(server: SimulatedMistral, name: str) -> None:
-    async with Router([provider(server)], fallbacks={SMALL: [name]}, retry=RetryPolicy(max_attempts=1)) as router:
-        with pytest.raises(ModelNotFoundError, match="names no model, and chat needs one"):
+    says = "names no model, which only a list of models may do"
+    async with Router([provider(server)]) as router:
+        with pytest.raises(ModelNotFoundError, match=says):
             await router.chat(name, "hi")
-        with pytest.raises(ModelNotFoundError, match="names no model, and embeddings needs one"):
+        with pytest.raises(ModelNotFoundError, match=says):
             await router.embed(name, "hi")
-        with pytest.raises(ModelNotFoundError, match="names no model"):
-            await router.chat(SMALL, "hi")  # of its fallback
+        with pytest.raises(ModelNotFoundError, match=says):
+            await router.chat(SMALL, "hi", fallbacks=[name])
+        with pytest.raises(ModelNotFoundError, match=says):
+            router.estimate(name, "hi")
+    with pytest.raises(ModelNotFoundError, match=says):
+        Router([provider(server)], fallbacks={SMALL: [name]})
     assert server.requests == ()
 
 
