@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .health import Health, RouteHealth
 from .hedging import AnswerTimes
 from .keys import Key
+from .kinds import Kind
 from .providers.base import Provider
 from .types import Route, RouteRef
 
@@ -118,15 +119,16 @@ class Deployment:
             if seen is None:
                 rows.append(health.describe(route))
                 continue
-            rows.append(
-                health.describe(
-                    route,
-                    latency=seen.latency,
-                    time_to_first_token=seen.time_to_first_token,
-                    in_flight=seen.in_flight,
-                    share=seen.share,
-                )
+            row = health.describe(
+                route,
+                latency=seen.latency,
+                time_to_first_token=seen.time_to_first_token,
+                in_flight=seen.in_flight,
+                share=seen.share,
             )
+            if row.state == "closed" and seen.reason in ("dry", "refused") and seen.rest > 0:
+                row = attrs.evolve(row, until=seen.rest, reason=Kind.RATE_LIMITED)  # spared: a quota is used up
+            rows.append(row)
         return rows
 
     def _rebuild(self) -> None:

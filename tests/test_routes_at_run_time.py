@@ -11,6 +11,7 @@ import pytest
 from bifrost_core import (
     ConfigError,
     Key,
+    LatencyWeighted,
     Mistral,
     NoKeyAvailableError,
     RetryPolicy,
@@ -139,3 +140,23 @@ async def test_keys_are_rotated_under_load_without_a_lost_call() -> None:
     assert {row.route.key_id for row in rows} == {"k6", "k7", "k8"}
     assert {row.in_flight for row in rows} == {0}
     assert set(answered[-20:]) <= {"k6", "k7", "k8"}
+
+
+async def test_a_key_whose_quota_is_used_up_is_spared_and_health_says_so() -> None:
+    """Two requests a minute: after them the headers say that none is left, before any refusal."""
+    keys = [
+        SimulatedKey("sk-simulated-1", id="tight", requests_per_minute=2),
+        SimulatedKey("sk-simulated-2", id="wide"),
+    ]
+    with SimulatedMistral(keys) as server:
+        provider = Mistral(
+            [Key("sk-simulated-1", id="tight"), Key("sk-simulated-2", id="wide")], base_url=server.base_url
+        )
+        async with Router([provider], balancer=LatencyWeighted, rng=random.Random(7)) as router:
+            for _ in range(30):
+                await router.chat("mistral/mistral-small-latest", "hi", max_tokens=2)
+            rows = {row.route.key_id: row for row in router.health()}
+        assert server.counters["tight"].requests == 2
+    assert (rows["tight"].state, rows["tight"].reason) == ("closed", "rate_limited")
+    assert 0 < rows["tight"].until <= 60
+    assert (rows["wide"].state, rows["wide"].reason, rows["wide"].until) == ("closed", None, 0)

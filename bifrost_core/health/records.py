@@ -24,8 +24,10 @@ class RouteHealth:
     Attributes:
         route: Which.
         state: ``closed`` (usable), ``open`` (rests) or ``half_open`` (one attempt may try it).
-        until: Seconds until it is usable; 0 when it is.
-        reason: The kind of failure that closed it, or ``"manual"``; None when it is closed.
+        until: Seconds until it is usable; 0 when it is. Of a closed route: until it gets its share again, when the
+            balancer spares it because the headers of its last answers say that a quota is used up.
+        reason: The kind of failure that opened it, or ``"manual"``; ``rate_limited`` of a closed one that is spared;
+            else None.
         latency: Expected seconds of an answer; None while unknown.
         time_to_first_token: Expected seconds until a stream's first content; None while unknown.
         in_flight: Attempts under way.
