@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -68,6 +68,7 @@ class Operations(ABC):
     async def _answer(self, kind: type[_R], made: requests.Made, **options: Any) -> _R:
         """Send a request whose answer is of one kind."""
         request, more = made
+        parse = more.pop("parse", None)
         response = await self.send(request, **options, **more)
         if not isinstance(response, kind):
             # A plugin has made it: an adapter's answers are of their operation's kind.
@@ -75,12 +76,15 @@ class Operations(ABC):
                 f"a plugin answered {request.operation} with {type(response).__name__}; return a {kind.__name__}",
                 call_id=response.call_id,
             )
+        if parse is not None and isinstance(response, ChatResponse):
+            return cast("_R", response.with_parser(parse))
         return response
 
     def _stream(self, kind: type[_S], made: requests.Made, **options: Any) -> _S:
         """The stream of a request, of one kind."""
         request, more = made
-        return kind(self._opener(request, **options, **more))
+        parse = more.pop("parse", None)
+        return kind(self._opener(request, **options, **more), parse)
 
     async def chat(
         self,

@@ -7,6 +7,8 @@ from typing import Any, Final, cast
 
 from .errors import ConfigError
 from .keys import ANY_MODEL
+from .structured import parser_of, response_format_of
+from .tools import tools_of
 from .types import Message, Messages, Operation, Request, message_dicts
 
 __all__ = ["CALL_OPTIONS", "STREAM_OPTIONS", "Moderated", "Texts", "chat", "embed", "fim", "models", "moderate"]
@@ -57,10 +59,35 @@ def made(
 def chat(model: str, messages: Messages, params: Mapping[str, Any], *, stream: bool) -> Made:
     """A conversation to be answered.
 
+    What is Python in it becomes JSON here, once: functions among ``tools`` are described, and a class given as
+    ``response_format`` is its schema. So hooks, caches and logs see plain values, equal where they say the same.
+    What reads the class back from the answer is the option ``parse``.
+
     Raises:
-        ConfigError: ``messages`` has none of the accepted forms.
+        ConfigError: ``messages`` has none of the accepted forms, a tool or the class can not be described.
     """
-    return made(Operation.CHAT, model, {"messages": message_dicts(messages)}, params, stream=stream)
+    request, options = made(
+        Operation.CHAT, model, {"messages": message_dicts(messages)}, plain_fields(params), stream=stream
+    )
+    wanted = params.get("response_format")
+    if wanted is not None and not isinstance(wanted, Mapping):
+        options["parse"] = parser_of(wanted)
+    return request, options
+
+
+def plain_fields(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields with functions and classes in them as JSON.
+
+    Raises:
+        ConfigError: One can not be described.
+    """
+    changed: dict[str, Any] = {}
+    if (tools := params.get("tools")) is not None:
+        changed["tools"] = tools_of(tools)
+    wanted = params.get("response_format")
+    if wanted is not None and not isinstance(wanted, Mapping):
+        changed["response_format"] = response_format_of(wanted)
+    return {**params, **changed} if changed else params
 
 
 def fim(model: str, prompt: str, suffix: str | None, params: Mapping[str, Any], *, stream: bool) -> Made:

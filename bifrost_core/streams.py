@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -48,10 +48,12 @@ class ResponseStream:
 
     Args:
         begin: Makes the call; awaited once, on entering.
+        parse: What makes ``parsed`` of the whole answer's text, where a class was asked for.
     """
 
-    def __init__(self, begin: Callable[[], Awaitable[StreamSource]]) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[StreamSource]], parse: Callable[[str], Any] | None = None) -> None:
         self._begin: Callable[[], Awaitable[StreamSource]] | None = begin
+        self._parse = parse
         self._source: StreamSource | None = None
         self._group: TaskGroup | None = None
         self._batch: Iterator[Chunk] = iter(())
@@ -158,4 +160,4 @@ class ChatStream(ResponseStream):
         """
         response = super().response
         assert isinstance(response, ChatResponse)  # noqa: S101 # chat requests give chat responses
-        return response
+        return response if self._parse is None else response.with_parser(self._parse)

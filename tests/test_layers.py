@@ -16,13 +16,14 @@ PLUGINS = ROOT / "plugins" / "bifrost_plugins"
 # From the ground up. A module or sub-package imports what stands below it, and inside a sub-package its siblings.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_errors", "kinds", "clocks", "roots", "limiter", "wire"}),
-    frozenset({"types", "keys", "timeouts", "decompression"}),
+    frozenset({"types", "keys", "timeouts", "decompression", "docstrings"}),
     frozenset({"prices"}),
     frozenset({"estimates"}),
     frozenset({"attempts"}),
     frozenset({"responses"}),
     frozenset({"calls", "errors", "replay"}),
-    frozenset({"balancing", "hedging", "hookspecs", "lifespans", "requests", "resuming", "streams", "structured"}),
+    frozenset({"structured", "tools"}),
+    frozenset({"balancing", "hedging", "hookspecs", "lifespans", "requests", "resuming", "streams"}),
     frozenset({"engines", "health", "hooks", "operations", "retries"}),
     frozenset({"providers"}),
     frozenset({"catalog", "config", "deployments", "sender"}),

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
 from bifrost_core import ConfigError, Key, Mistral, ProviderAuthError, Request, RetryPolicy, SyncRouter
@@ -100,3 +101,22 @@ def test_a_closed_or_forked_router_says_so(server: SimulatedMistral, monkeypatch
     router.close()
     with pytest.raises(ConfigError, match="closed"):
         router.chat(MODEL, "hi")
+
+
+@attrs.frozen
+class Bridge:
+    name: str
+
+
+def measure(bridge: str) -> float:
+    """Measure a bridge."""
+    raise AssertionError("a tool is never run")
+
+
+def test_classes_and_functions_work_from_blocking_code(router: SyncRouter) -> None:
+    assert isinstance(router.chat(MODEL, "Name one.", response_format=Bridge).parsed, Bridge)
+    with router.stream(MODEL, "Name one.", response_format=Bridge) as stream:
+        assert list(stream)
+    assert isinstance(stream.response.parsed, Bridge)
+    (call,) = router.chat(MODEL, "How long?", tools=[measure], tool_choice="any").tool_calls
+    assert (call.name, list(call.parsed())) == ("measure", ["bridge"])
