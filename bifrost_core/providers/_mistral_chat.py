@@ -12,60 +12,95 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bifrost_core.errors import ConfigError
 from bifrost_core.structured import response_format_of
-from bifrost_core.types import JsonObject, Request, ToolCall, message_text
+from bifrost_core.tools import tool_of
+from bifrost_core.types import JsonObject, Request, message_text
 
 from ._adapter import Payload
-from ._chat import call_id, real_id
 from ._mistral_members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
+from ._mistral_messages import write_messages
 from ._reporter import Reporter
 
-__all__ = ["continued_chat", "write_chat", "write_fim", "write_messages"]
+__all__ = ["continued_chat", "write_chat", "write_fim"]
 
-_CALL_ID: Final = re.compile(r"[a-zA-Z0-9]{9}")
-_PLAIN_ROLES: Final = frozenset({"system", "user"})
-_MEMBERS: Final[Mapping[str, frozenset[str]]] = {
-    "system": frozenset({"role", "content"}),
-    "user": frozenset({"role", "content"}),
-    "assistant": frozenset({"role", "content", "tool_calls", "prefix"}),
-    "tool": frozenset({"role", "content", "tool_call_id", "name"}),
-}
-# Members of a message that say nothing to the model.
-_SILENT_MEMBERS: Final = frozenset({"name", "metadata", "annotations"})
-
+_FUNCTION: Final = frozenset({"name", "description", "strict", "parameters"})
+_JSON_SCHEMA: Final = frozenset({"name", "description", "strict", "schema"})
+_FORMATS: Final = frozenset({"text", "json_object", "json_schema"})
+_CHOICES: Final = frozenset({"auto", "none", "any", "required"})
+_TIERS: Final = frozenset({"auto", "standard_only"})
 
 # --- members of the body
 
 
+def _closed(path: str, given: Any, allowed: frozenset[str], reporter: Reporter) -> JsonObject:
+    """The members that are set of an object that has no others at Mistral."""
+    if not isinstance(given, Mapping):
+        raise reporter.invalid(f"{path} is no object")
+    for name, value in given.items():
+        if value is not None and name not in allowed:
+            raise reporter.unsupported(f"{path}.{name}", "it has no such member")
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _response_format(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    if isinstance(value, Mapping):
-        members[name] = value
-        return
     problem = ""
-    try:
-        members[name] = response_format_of(value)
-    except ConfigError as exc:
-        problem = exc.message
-    if problem:
-        raise reporter.invalid(problem)
+    if not isinstance(value, Mapping):
+        try:
+            members[name] = response_format_of(value)
+        except ConfigError as exc:
+            problem = exc.message
+        if problem:
+            raise reporter.invalid(problem)
+        return
+    written = _closed(name, value, frozenset({"type", "json_schema"}), reporter)
+    if written.get("type", "text") not in _FORMATS:
+        raise reporter.unsupported(f"{name}.type", "it is text, json_object or json_schema")
+    if "json_schema" in written:
+        written["json_schema"] = _closed(f"{name}.json_schema", written["json_schema"], _JSON_SCHEMA, reporter)
+    members[name] = written
 
 
 def _tools(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    """Functions without arguments get the empty schema: ``parameters`` is required."""
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise reporter.invalid(f"the field {name!r} is no list")
-    tools: list[Any] = []
-    for tool in value:
-        function = tool.get("function") if isinstance(tool, Mapping) else None
-        if isinstance(function, Mapping) and function.get("parameters") is None:
-            tool = {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}}}}  # noqa: PLW2901 # the same tool, completed
-        tools.append(tool)
-    members[name] = tools
+    members[name] = [_tool(f"{name}[{place}]", tool, reporter) for place, tool in enumerate(value)]
+
+
+def _tool(path: str, tool: Any, reporter: Reporter) -> Any:
+    """A function as Mistral takes it: without arguments it gets the empty schema, as ``parameters`` is required."""
+    problem = ""
+    if not isinstance(tool, Mapping):
+        try:
+            tool = tool_of(tool, path)
+        except ConfigError as exc:
+            problem = exc.message
+    if problem:
+        raise reporter.invalid(problem)
+    if tool.get("type", "function") != "function":
+        if tool["type"] == "custom":
+            raise reporter.unsupported(f"{path}.type", "tools are functions; Mistral has none with free-form input")
+        return tool  # Mistral's own: web_search, code_interpreter …
+    tool = _closed(path, tool, frozenset({"type", "function"}), reporter)
+    function = _closed(f"{path}.function", tool.get("function"), _FUNCTION, reporter)
+    function.setdefault("parameters", {"type": "object", "properties": {}})
+    return {**tool, "function": function}
+
+
+def _tool_choice(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    """A word, or one function by its name. OpenAI's ``allowed_tools`` and ``custom`` have no equal here."""
+    if isinstance(value, str) and value in _CHOICES:
+        members[name] = value
+        return
+    function = value.get("function") if isinstance(value, Mapping) and value.get("type") == "function" else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise reporter.unsupported(
+            name, 'it is auto, none, any, required, or {"type": "function", "function": {"name": …}}'
+        )
+    members[name] = {"type": "function", "function": {"name": function["name"]}}
 
 
 def _prediction(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
@@ -74,147 +109,15 @@ def _prediction(members: JsonObject, name: str, value: Any, reporter: Reporter) 
         if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
             raise reporter.unsupported(name, "its content is text")
         value = {**value, "content": message_text(parts)}
+    members[name] = _closed(name, value, frozenset({"type", "content"}), reporter)
+
+
+def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
+    if value == "default":  # OpenAI's word for the same
+        value = "standard_only"
+    if not isinstance(value, str) or value not in _TIERS:
+        raise reporter.unsupported(name, "it is auto, standard_only or default")
     members[name] = value
-
-
-def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
-    members[name] = "standard_only" if value == "default" else value  # OpenAI's word for the same
-
-
-# --- messages
-
-
-def write_messages(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
-    """Write a conversation: roles and parts in Mistral's words, ids of tool calls in its form.
-
-    Raises:
-        BadRequestError: A message can not be sent; names it.
-    """
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise reporter.invalid(f"the field {name!r} is no list")
-    written: list[Any] = []
-    waiting: list[str] = []  # ids that were made for calls without one, until a result takes them
-    for place, message in enumerate(value):
-        if not isinstance(message, Mapping):
-            raise reporter.invalid(f"messages[{place}] is no object")
-        if len(message) == 2 and message.get("role") in _PLAIN_ROLES and isinstance(message.get("content"), str):
-            written.append(message)
-        else:
-            written.append(_message(place, message, waiting, reporter))
-    members[name] = written
-
-
-def _message(  # noqa: C901, PLR0912 # one branch per member and role, in the order of the table
-    place: int, message: Mapping[str, Any], waiting: list[str], reporter: Reporter
-) -> JsonObject:
-    role = message.get("role")
-    if role == "developer":
-        role = "system"
-    allowed = _MEMBERS.get(role) if isinstance(role, str) else None
-    if allowed is None:
-        raise reporter.unsupported(f"messages[{place}].role", "it is system, developer, user, assistant or tool")
-    written: JsonObject = {"role": role}
-    reasoning = refusal = ""
-    for name, value in message.items():
-        if name == "role":
-            continue
-        if name == "content":
-            written[name] = _content(place, value, reporter)
-        elif name == "tool_calls" and name in allowed:
-            if value:
-                written[name] = _tool_calls(place, value, waiting, reporter)
-        elif name == "tool_call_id" and name in allowed:
-            if value is not None:
-                written[name] = _answered(value, waiting, f"messages[{place}].tool_call_id", reporter)
-        elif value is None:
-            continue
-        elif name in allowed:
-            written[name] = value
-        elif name in _SILENT_MEMBERS or value in ([], {}, ""):
-            reporter.note(f"the member {name!r} of messages, which Mistral refuses, is left out")
-        elif role == "assistant" and name in {"reasoning_content", "reasoning"} and isinstance(value, str):
-            reasoning = value
-        elif role == "assistant" and name == "refusal" and isinstance(value, str):
-            refusal = value
-        else:
-            raise reporter.unsupported(f"messages[{place}].{name}", "a message has no such member")
-    if refusal and not written.get("content"):
-        written["content"] = refusal
-    if reasoning:
-        written["content"] = _with_thinking(written.get("content"), reasoning)
-    return written
-
-
-def _with_thinking(content: Any, reasoning: str) -> Any:
-    """The content with what the model thought in front, as Mistral writes it; unless it is there already."""
-    parts: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
-    if any(isinstance(part, Mapping) and part.get("type") == "thinking" for part in parts):
-        return content
-    if parts and isinstance(parts[0], Mapping) and parts[0].get("text") == "":
-        parts = parts[1:]
-    return [{"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}, *parts]
-
-
-def _content(place: int, content: Any, reporter: Reporter) -> Any:
-    if content is None or isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        raise reporter.invalid(f"messages[{place}].content is neither text nor a list of parts")
-    return [_part(f"messages[{place}].content[{at}]", part, reporter) for at, part in enumerate(content)]
-
-
-def _part(path: str, part: Any, reporter: Reporter) -> Any:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if not isinstance(part, Mapping):
-        raise reporter.invalid(f"{path} is neither text nor an object")
-    kind = part.get("type")
-    if kind == "refusal":
-        return {"type": "text", "text": part.get("refusal") or ""}
-    if kind != "file" or not isinstance(file := part.get("file"), Mapping):
-        return part
-    # OpenAI's files: by id, or as a data URL with a name.
-    if file.get("file_id"):
-        return {"type": "file", "file_id": file["file_id"]}
-    if not file.get("file_data"):
-        raise reporter.unsupported(f"{path}.file", "it has neither file_id nor file_data")
-    document: JsonObject = {"type": "document_url", "document_url": file["file_data"]}
-    if file.get("filename"):
-        document["document_name"] = file["filename"]
-    return document
-
-
-def _wire_id(known: str) -> str:
-    """The id in Mistral's form: as it is where it has that form, else one made of it, always the same."""
-    return known if _CALL_ID.fullmatch(known) else call_id(known)
-
-
-def _tool_calls(place: int, calls: Any, waiting: list[str], reporter: Reporter) -> list[Any]:
-    path = f"messages[{place}].tool_calls"
-    if not isinstance(calls, Sequence) or isinstance(calls, (str, bytes)):
-        raise reporter.invalid(f"{path} is no list")
-    written: list[Any] = []
-    for at, given in enumerate(calls):
-        call = given.to_openai() if isinstance(given, ToolCall) else given
-        if not isinstance(call, Mapping):
-            raise reporter.invalid(f"{path}[{at}] is no object")
-        known = real_id(call.get("id"))
-        if known is None:
-            made = call_id(f"{place}/{at}")
-            waiting.append(made)
-        else:
-            made = _wire_id(known)
-        written.append(call if made == known else {**call, "id": made})
-    return written
-
-
-def _answered(value: Any, waiting: list[str], path: str, reporter: Reporter) -> str:
-    if not isinstance(value, str):
-        raise reporter.invalid(f"{path} is no text")
-    known = real_id(value)
-    if known is not None:
-        return _wire_id(known)
-    return waiting.pop(0) if waiting else call_id(path)
 
 
 # --- the two requests
@@ -268,7 +171,7 @@ CHAT: Final[Mapping[str, Writer | None]] = {
     "response_format": _response_format,
     "safe_prompt": None,
     "service_tier": _service_tier,
-    "tool_choice": None,
+    "tool_choice": _tool_choice,
     "tools": _tools,
     "top_k": None,
     "top_logprobs": None,

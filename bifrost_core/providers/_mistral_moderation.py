@@ -18,9 +18,9 @@ from bifrost_core.wire import HttpReply
 
 from ._adapter import Payload
 from ._chat import MalformedError, read_object, read_usage
-from ._mistral_chat import write_messages
 from ._mistral_embeddings import sent_value, write_texts
 from ._mistral_members import Writer, leave_out, model_name, stream_flag, write_members
+from ._mistral_messages import write_messages
 from ._reporter import Reporter
 
 __all__ = ["read_classification", "read_moderation", "write_classification", "write_moderation"]

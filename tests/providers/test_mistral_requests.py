@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from bifrost_core.errors import BadRequestError, UnsupportedParameterError
 from bifrost_core.providers import Mistral
+from bifrost_core.responses import ChatResponse
 from bifrost_core.types import Request, ToolCall
+from bifrost_core.wire import HttpReply
 
 KEY = "sk-requests-0123456789"
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
@@ -103,6 +106,32 @@ def test_a_streamed_request_says_so() -> None:
             {"response_format": {"type": "json_object"}}, {"response_format": {"type": "json_object"}}, id="format"
         ),
         pytest.param({"metadata": {"a": 1}}, {"metadata": {"a": 1}}, id="metadata"),
+        pytest.param({"tool_choice": "required"}, {"tool_choice": "required"}, id="a-required-tool"),
+        pytest.param({"tool_choice": "any"}, {"tool_choice": "any"}, id="any-tool"),
+        pytest.param({"stop": ("a", "b")}, {"stop": ["a", "b"]}, id="stop-as-a-tuple"),
+        pytest.param({"stop": "a", "n": 2}, {"stop": "a", "n": 2}, id="stop-as-text"),
+        pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": None}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
+            id="a-schema-without-strict",
+        ),
+        pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
+            id="a-strict-schema",
+        ),
+        pytest.param({"response_format": {"type": "text"}}, {"response_format": {"type": "text"}}, id="text-as-format"),
+        pytest.param(
+            {"tools": [{"function": {"name": "f", "description": None, "parameters": {}}}]},
+            {"tools": [{"function": {"name": "f", "parameters": {}}}]},
+            id="a-tool-without-type",
+        ),
+        pytest.param(
+            {"safe_prompt": True, "parallel_tool_calls": False, "prompt_cache_key": "k", "guardrails": [{}]},
+            {"safe_prompt": True, "parallel_tool_calls": False, "prompt_cache_key": "k", "guardrails": [{}]},
+            id="mistrals-own",
+        ),
+        pytest.param({"temperature": 0.1, "extra_body": {"temperature": 0.9}}, {"temperature": 0.9}, id="extra-wins"),
     ],
 )
 def test_fields_are_sent_in_mistrals_words(given_: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -122,10 +151,30 @@ def test_fields_are_sent_in_mistrals_words(given_: dict[str, Any], wanted: dict[
         pytest.param({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens", id="limits-that-differ"),
         pytest.param({"max_completion_tokens": 2, "max_tokens": 1}, "max_tokens", id="limits-that-differ-turned-round"),
         pytest.param({"prediction": {"content": [{"type": "image_url"}]}}, "prediction", id="no-text-predicted"),
+        pytest.param({"prediction": {"content": "x", "more": 1}}, "prediction.more", id="prediction-with-more"),
+        pytest.param({"verbosity": "low"}, "verbosity", id="verbosity"),
+        pytest.param({"service_tier": "flex"}, "service_tier", id="a-tier-of-openai"),
+        pytest.param({"tool_choice": "sometimes"}, "tool_choice", id="choice-as-another-word"),
+        pytest.param(
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            "tool_choice",
+            id="allowed_tools",
+        ),
+        pytest.param({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice", id="custom-choice"),
+        pytest.param({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", id="custom-tool"),
+        pytest.param({"tools": [{"function": {"name": "f", "x": 1}}]}, "tools[0].function.x", id="function-with-more"),
+        pytest.param({"tools": [{"function": {"name": "f"}, "x": 1}]}, "tools[0].x", id="tool-with-more"),
+        pytest.param({"response_format": {"type": "grammar"}}, "response_format.type", id="another-format"),
+        pytest.param({"response_format": {"type": "text", "x": 1}}, "response_format.x", id="format-with-more"),
+        pytest.param(
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "x": 1}}},
+            "response_format.json_schema.x",
+            id="schema-with-more",
+        ),
     ],
 )
 def test_a_field_that_would_change_the_answer_is_refused_by_name(body: dict[str, Any], parameter: str) -> None:
-    with pytest.raises(UnsupportedParameterError, match=parameter) as caught:
+    with pytest.raises(UnsupportedParameterError, match=re.escape(parameter)) as caught:
         sent({"messages": HELLO, **body})
     assert (caught.value.parameter, caught.value.provider, caught.value.http_status) == (parameter, "mistral", 400)
 
@@ -157,6 +206,26 @@ def test_an_unknown_field_is_refused_with_what_is_near() -> None:
         pytest.param({"messages": HELLO, "extra_body": {"model": "other"}}, "model", id="model-in-extra_body"),
         pytest.param({"messages": HELLO, "extra_body": 7}, "extra_body", id="extra_body-as-a-number"),
         pytest.param({"messages": HELLO, "response_format": 7}, "response_format", id="format-as-a-number"),
+        pytest.param({"messages": HELLO, "tools": ["f"]}, r"tools\[0\] is str", id="a-tool-as-text"),
+        pytest.param({"messages": HELLO, "tools": [{"type": "function"}]}, r"tools\[0\].function", id="no-function"),
+        pytest.param({"messages": HELLO, "prediction": "x"}, "prediction", id="prediction-as-text"),
+        pytest.param(
+            {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": 7}},
+            "json_schema",
+            id="schema-as-a-number",
+        ),
+        pytest.param(
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]},
+            r"messages\[0\].tool_calls\[0\]",
+            id="a-call-of-nothing",
+        ),
+        pytest.param(
+            {"messages": [{"role": "assistant", "tool_calls": [7]}]},
+            r"messages\[0\].tool_calls\[0\]",
+            id="a-call-as-a-number",
+        ),
+        pytest.param({"messages": [{"role": "assistant", "tool_calls": 7}]}, "tool_calls", id="calls-as-a-number"),
+        pytest.param({"messages": [{"role": "tool", "tool_call_id": 7}]}, "tool_call_id", id="id-as-a-number"),
     ],
 )
 def test_what_can_not_be_written_is_refused_naming_the_field(body: dict[str, Any], said: str) -> None:
@@ -301,6 +370,86 @@ def test_what_is_left_out_is_logged_once_and_counted(caplog: pytest.LogCaptureFi
             {"role": "user", "content": [{"type": "file", "file_id": "f1"}]},
             id="a-file-by-id",
         ),
+        *(
+            pytest.param(
+                {"role": "user", "content": [part]}, {"role": "user", "content": [part]}, id=f"unchanged-{name}"
+            )
+            for name, part in {
+                "image": {"type": "image_url", "image_url": "https://x/y.png"},
+                "image-detail": {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+                "audio": {"type": "input_audio", "input_audio": "AAAA"},
+                "audio-of-openai": {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+                "document": {"type": "document_url", "document_url": "https://x/y.pdf", "document_name": "y"},
+                "file": {"type": "file", "file_id": "f1"},
+                "reference": {"type": "reference", "reference_ids": [1, "b"]},
+                "resource": {"type": "resource", "resource": {"uri": "x"}},
+            }.items()
+        ),
+        pytest.param(
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}, "annotations": []},
+                    {"text": "b"},
+                    {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": None}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "a"},
+                    {"type": "text", "text": "b"},
+                    {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+                ],
+            },
+            id="members-of-parts-that-say-nothing",
+        ),
+        pytest.param(
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "2 + 2", "signature": "theirs"},
+                    {"type": "redacted_thinking", "data": "x"},
+                    {"type": "refusal", "refusal": "No."},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]},
+                    {"type": "text", "text": "No."},
+                ],
+            },
+            id="parts-of-other-providers",
+        ),
+        pytest.param(
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": "D681PevKs",
+                        "type": "function",
+                        "index": 0,
+                        "extra_content": {"google": {}},
+                        "function": {"name": "f", "arguments": None},
+                    }
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "D681PevKs", "type": "function", "index": 0, "function": {"name": "f", "arguments": "{}"}}
+                ],
+            },
+            id="a-call-with-members-of-others",
+        ),
+        pytest.param(
+            {"role": "tool", "content": [{"type": "text", "text": "x"}], "tool_call_id": "D681PevKs", "name": "f"},
+            {"role": "tool", "content": [{"type": "text", "text": "x"}], "tool_call_id": "D681PevKs", "name": "f"},
+            id="a-result-in-parts",
+        ),
     ],
 )
 def test_messages_are_sent_in_mistrals_shape(message: dict[str, Any], written: dict[str, Any]) -> None:
@@ -317,6 +466,39 @@ def test_messages_are_sent_in_mistrals_shape(message: dict[str, Any], written: d
         pytest.param({"role": "user", "content": "x", "tool_calls": [{}]}, "messages[1].tool_calls", id="wrong-role"),
         pytest.param(
             {"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[1].content[0].file", id="empty-file"
+        ),
+        pytest.param(
+            {"role": "user", "content": [{"type": "video_url", "video_url": "x"}]},
+            "messages[1].content[0].type",
+            id="an-unknown-part",
+        ),
+        pytest.param(
+            {"role": "user", "content": [{"type": "text", "text": "x", "weight": 1}]},
+            "messages[1].content[0].weight",
+            id="an-unknown-member-of-a-part",
+        ),
+        pytest.param(
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "detail": "original"}}]},
+            "messages[1].content[0].image_url.detail",
+            id="an-unknown-detail",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": "x", "function_call": {"name": "f", "arguments": "{}"}},
+            "messages[1].function_call",
+            id="a-legacy-call",
+        ),
+        pytest.param(
+            {"role": "assistant", "content": "x", "audio": {"id": "a1"}}, "messages[1].audio", id="spoken-words"
+        ),
+        pytest.param(
+            {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "f"}}]},
+            "messages[1].tool_calls[0].type",
+            id="a-custom-call",
+        ),
+        pytest.param(
+            {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "", "x": 1}}]},
+            "messages[1].tool_calls[0].function.x",
+            id="an-unknown-member-of-a-call",
         ),
     ],
 )
@@ -367,16 +549,45 @@ def test_a_tool_call_may_be_given_as_a_value() -> None:
     assert assistant["tool_calls"] == _calls("D681PevKs")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True},
+                                  {"type": "text", "text": "4"}]}, id="thoughts"),
+        pytest.param({"content": "", "tool_calls": _calls("D681PevKs")}, id="calls"),
+        pytest.param({"content": "", "tool_calls": _calls("call_abc", "null")}, id="calls-of-other-makers"),
+        pytest.param({"content": "4", "reasoning_content": "hm"}, id="thoughts-beside-the-text"),
+        pytest.param({"content": None, "tool_calls": None, "prefix": False}, id="nothing"),
+        pytest.param({"content": [{"type": "text", "text": "a"}, {"type": "reference", "reference_ids": [0]}]}, id="references"),
+    ],
+)  # fmt: skip
+def test_an_answers_message_goes_back_as_it_came(message: dict[str, Any]) -> None:
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}]}
+    ask = Request("chat", "m", {"messages": HELLO})
+    answer = Mistral(KEY).decode(ask, HttpReply(200, {}, json.dumps(body).encode()))
+    assert isinstance(answer, ChatResponse)
+    (written,) = sent_messages(answer.message)
+    again = Mistral(KEY).decode(ask, HttpReply(200, {}, json.dumps({"choices": [{"message": written}]}).encode()))
+    assert isinstance(again, ChatResponse)
+    assert (again.text, again.reasoning) == (answer.text, answer.reasoning)
+    assert [(call.name, call.arguments) for call in again.tool_calls] == [("f", "{}")] * len(answer.tool_calls)
+    results = [{"role": "tool", "content": "x", "tool_call_id": call.id} for call in answer.tool_calls]
+    _, *told = sent_messages(answer.message, *results)
+    assert [one["tool_call_id"] for one in told] == [call.id for call in again.tool_calls]
+    assert all(re.fullmatch("[a-zA-Z0-9]{9}", call.id) for call in again.tool_calls)
+
+
 # --- every field
 
 
 UNCHANGED = [
-    *("temperature", "top_p", "max_tokens", "stop", "random_seed", "metadata", "tool_choice", "parallel_tool_calls"),
+    *("temperature", "top_p", "max_tokens", "stop", "random_seed", "metadata", "parallel_tool_calls"),
     *("presence_penalty", "frequency_penalty", "n", "reasoning_effort", "prompt_mode", "guardrails", "top_logprobs"),
     *("prompt_cache_key", "safe_prompt", "min_tokens", "top_k", "repetition_penalty", "logprobs", "prompt_logprobs"),
     "top_prompt_logprobs",
 ]
 RENAMED = {"seed": "random_seed", "max_completion_tokens": "max_tokens"}
+SHAPED = ["tool_choice", "tools", "response_format", "prediction", "service_tier"]
 LEFT_OUT = {"user", "store", "stream_options", "safety_identifier", "prompt_cache_retention"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10) | st.text(max_size=4),
@@ -385,10 +596,16 @@ JSON = st.recursive(
 )
 
 
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_nulls(member) for name, member in value.items() if member is not None}
+    return [without_nulls(member) for member in value] if isinstance(value, list) else value
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     name=st.one_of(
-        st.sampled_from([*UNCHANGED, *RENAMED, *LEFT_OUT, "logit_bias", "audio", "functions", "verbosity"]),
+        st.sampled_from([*UNCHANGED, *RENAMED, *LEFT_OUT, *SHAPED, "logit_bias", "audio", "functions", "verbosity"]),
         st.text(min_size=1, max_size=12),
     ),
     value=JSON,
@@ -407,7 +624,9 @@ def test_any_field_is_on_the_wire_or_renamed_or_refused_by_its_name(name: str, v
     if value is None or name in {"messages", "model", "stream", "extra_body"}:
         return
     target = RENAMED.get(name, name)
-    if target in body:
+    if target in body and name in SHAPED:
+        assert without_nulls(body[target]) == without_nulls(value)
+    elif target in body:
         assert body[target] == value
     else:
         assert any(name in noted for noted in provider.reporter.counts)
