@@ -47,7 +47,7 @@ from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
 from .types import Operation, Request, Route, Usage, message_dicts
-from .wire import HttpCall, HttpReply
+from .wire import HttpCall, HttpReply, request_id
 
 __all__ = ["Flight", "Machinery", "Run"]
 
@@ -87,6 +87,7 @@ class Flight:
         insecure: The provider's certificate is not trusted.
         html: The body is a web page.
         status: HTTP status of the answer.
+        headers: Headers of the answer, names in lower case.
         first_token: Seconds from sending to the first content of a stream.
         reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
         contender: Its place in a race with another attempt of the call; None when it runs alone.
@@ -107,6 +108,7 @@ class Flight:
     insecure: bool = False
     html: bool = False
     status: int | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     first_token: float | None = None
     reader_seconds: float = 0.0
     contender: Contender[Response | Failure] | None = None
@@ -511,7 +513,8 @@ class Run:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
                     await hooks.attempt_finished(attempt, call)
         if response is not None:
-            return self._stamped(attrs.evolve(response, route=route.ref, cost=attempt.cost))
+            headers = response.headers or flight.headers  # a stream's decoder sees bytes alone
+            return self._stamped(attrs.evolve(response, route=route.ref, cost=attempt.cost, headers=headers))
         if not isinstance(error, CallError) or kind is None:
             assert error is not None  # noqa: S101 # one of the two is always there
             raise error
@@ -578,8 +581,11 @@ class Run:
 
     def _note_quotas(self, flight: Flight, headers: Mapping[str, str]) -> None:
         """Let what the provider says is left steer before a refusal has to."""
+        flight.headers = headers
         for quota in flight.deployment.provider.quotas(headers):
             flight.deployment.balancer.quota(flight.token, quota.kind, quota.remaining, quota.limit, quota.reset)
+            if quota.rest and flight.status == 200:  # a refusal says itself how its group rests
+                self.machinery.health.open(flight.route, quota.rest, scope=Scope.QUOTA_GROUP, reason=Kind.RATE_LIMITED)
 
     def _interruption(self) -> tuple[str, Kind]:
         if self._scope.cancel_called and not self._stopped:
@@ -664,6 +670,7 @@ class Run:
         if isinstance(error, (ProviderError, ModelNotFoundError)):
             error.provider = error.provider or route.provider
             error.key_id = error.key_id or route.key_id
+            error.request_id = error.request_id or request_id(flight.headers)
         secrets = [key.secret for key in flight.deployment.keys.values()]
         secrets.append(self.call.virtual_key)
         for secret in secrets:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
 
-__all__ = ["Auth", "HttpCall", "HttpReply", "Network"]
+__all__ = ["REQUEST_IDS", "Auth", "HttpCall", "HttpReply", "Network", "request_id"]
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+# Where providers put their id of a request: Mistral (and its gateway), OpenAI, Anthropic.
+REQUEST_IDS: Final = ("mistral-correlation-id", "x-kong-request-id", "x-request-id", "request-id")
+_SAFE_ID: Final = re.compile(r"[!-~]{1,200}")
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's id of a request by its answer's headers, to be quoted to its support; None without one."""
+    found = (headers[name] for name in REQUEST_IDS if headers.get(name))
+    return next((value for value in found if _SAFE_ID.fullmatch(value)), None)
 
 
 @attrs.frozen

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
 import anyio
 import attrs
+import msgspec
 import pytest
 
 from bifrost_core import (
@@ -48,6 +49,7 @@ from bifrost_core import (
     VirtualKeyError,
     hookimpl,
 )
+from bifrost_core.providers.base import Quota
 from bifrost_core.testing import Fault, SimulatedKey, SimulatedMistral
 
 A, B, C = "sk-canary-aaaaaaaaaaaaaaaa", "sk-canary-bbbbbbbbbbbbbbbb", "sk-canary-cccccccccccccccc"
@@ -669,3 +671,147 @@ def test_config_makes_a_router_from_a_mapping_or_a_file(
     monkeypatch.setenv("MISTRAL_API_KEY", A)
     monkeypatch.setenv("MISTRAL_API_KEY_2", B)
     assert "key MISTRAL_API_KEY_2" in Router.from_env().describe()
+
+
+# --- structured output and tools
+
+
+@attrs.frozen
+class Bridge:
+    name: str
+    length: int
+
+
+def weather(city: str) -> str:
+    """Tell the weather.
+
+    Args:
+        city: Its name.
+    """
+    raise AssertionError("a tool is never run")
+
+
+class Seen:
+    """Keeps the requests that hooks see."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    @hookimpl
+    def bifrost_guard_request(self, request: Request) -> None:
+        self.requests.append(request)
+
+
+async def test_an_answer_becomes_an_instance_plain_and_streamed_and_hooks_see_json(server: SimulatedMistral) -> None:
+    seen = Seen()
+    async with router_for(server, plugins=[seen]) as router:
+        reply = await router.chat(MODEL, "Name one.", response_format=Bridge)
+        async with router.stream(MODEL, "Name one.", response_format=Bridge) as stream:
+            text = "".join([chunk.text async for chunk in stream])
+    assert isinstance(reply.parsed, Bridge)
+    assert isinstance(stream.response.parsed, Bridge)
+    assert msgspec.json.decode(text, type=Bridge) == stream.response.parsed
+    plain, streamed = seen.requests
+    assert plain.body == streamed.body
+    assert plain.body["response_format"]["json_schema"]["name"] == "Bridge"
+    assert msgspec.json.encode(dict(plain.body))
+
+
+async def test_a_cached_answer_is_parsed_too(server: SimulatedMistral) -> None:
+    class Cache:
+        @hookimpl
+        def bifrost_cached_response(self) -> ChatResponse:
+            return ChatResponse(choices=(Choice(text='{"name": "Bifrost", "length": 7}'),))
+
+    async with router_for(server, plugins=[Cache()]) as router:
+        reply = await router.chat(MODEL, "Name one.", response_format=Bridge)
+        async with router.stream(MODEL, "Name one.", response_format=Bridge) as stream:
+            assert "".join([chunk.text async for chunk in stream]) == reply.text
+    assert reply.parsed == stream.response.parsed == Bridge("Bifrost", 7)
+    assert server.requests == ()
+
+
+async def test_functions_are_described_once_and_calls_come_back_unrun(server: SimulatedMistral) -> None:
+    seen = Seen()
+    async with router_for(server, plugins=[seen]) as router:
+        reply = await router.chat(MODEL, "Weather?", tools=[weather], tool_choice="any")
+        async with router.stream(MODEL, "Weather?", tools=(weather,), tool_choice="any") as stream:
+            chunks = [chunk async for chunk in stream]
+    described = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tell the weather.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "Its name."}},
+                "required": ["city"],
+                "additionalProperties": False,
+            },
+            "strict": True,
+        },
+    }
+    assert [request.body["tools"] for request in seen.requests] == [[described], [described]]
+    (call,) = reply.tool_calls
+    assert (call.name, list(call.parsed())) == ("weather", ["city"])
+    assert [one.name for chunk in chunks for one in chunk.tool_calls] == ["weather"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        pytest.param("tools", [lambda city: city], id="lambda"),
+        pytest.param("response_format", 7, id="no-class"),
+    ],
+)
+async def test_what_can_not_be_described_is_refused_before_the_call(
+    server: SimulatedMistral, field: str, value: Any
+) -> None:
+    async with router_for(server) as router:
+        with pytest.raises(ConfigError, match=field):
+            await router.chat(MODEL, "hi", **{field: value})
+        with pytest.raises(ConfigError, match=field):
+            router.stream(MODEL, "hi", **{field: value})
+
+
+# --- what headers say
+
+
+async def test_headers_and_the_providers_id_arrive_plain_and_streamed(server: SimulatedMistral) -> None:
+    async with router_for(server) as router:
+        reply = await router.chat(MODEL, "hi")
+        async with router.stream(MODEL, "hi") as stream:
+            async for _ in stream:
+                pass
+    ids = [reply.headers["mistral-correlation-id"], stream.response.headers["mistral-correlation-id"]]
+    assert all(ids)
+    assert ids[0] != ids[1]
+
+
+async def test_an_error_inside_a_stream_has_the_providers_id(server: SimulatedMistral) -> None:
+    server.fail("a", Fault("error_event"))
+    async with router_for(server) as router:
+        with pytest.raises(CallError) as caught:
+            async with router.stream(MODEL, "hi") as stream:
+                async for _ in stream:
+                    pass
+    assert caught.value.request_id  # type: ignore[attr-defined] # a provider's error
+
+
+async def test_a_quota_with_nothing_left_is_seen_in_the_health(server: SimulatedMistral) -> None:
+    spent = [("x-ratelimit-limit-req-minute", "4"), ("x-ratelimit-remaining-req-minute", "0")]
+
+    class Spent(Mistral):
+        def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
+            return super().quotas({**headers, **dict(spent)})
+
+    provider = Spent([Key(A, id="a")], base_url=server.base_url)
+    async with Router([provider], retry=RetryPolicy(max_wait=0)) as router:
+        await router.chat(MODEL, "hi")
+        (health,) = router.health()
+        assert (health.state, health.reason) == ("open", Kind.RATE_LIMITED)
+        assert 0 < health.until <= 15.0
+        with pytest.raises(NoKeyAvailableError) as caught:
+            await router.chat(MODEL, "hi")
+    assert caught.value.http_status == 429
+    assert len(server.requests) == 1

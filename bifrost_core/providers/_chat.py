@@ -42,10 +42,11 @@ class MalformedError(Exception):
     """A member of an answer that has a shape which nobody documents. Says which, without quoting."""
 
 
-def read_object(reply: HttpReply, reporter: Reporter) -> JsonObject:
+def read_object(reply: HttpReply, reporter: Reporter, model: str = "") -> JsonObject:
     """The JSON object that a success holds.
 
     Raises:
+        CallError: The body is an error all the same, and is taken for what its code says.
         ProviderServerError: The body is anything else (``bad_response``).
     """
     body = reply.body
@@ -68,7 +69,10 @@ def read_object(reply: HttpReply, reporter: Reporter) -> JsonObject:
                 why = f"the body is a JSON {'array' if isinstance(data, list) else 'value'}, not an object"
     if why:
         raise reporter.unusable(reply, why, quote=head.startswith(b"<"))
-    return cast("JsonObject", data)
+    answer = cast("JsonObject", data)
+    if answer.get("object") == "error" or answer.get("error"):
+        raise reporter.denied(reply, answer, model)
+    return answer
 
 
 def read_chat(request: Request, reply: HttpReply, reporter: Reporter) -> ChatResponse:
@@ -77,7 +81,7 @@ def read_chat(request: Request, reply: HttpReply, reporter: Reporter) -> ChatRes
     Raises:
         ProviderServerError: It can not be used (``bad_response``).
     """
-    data = read_object(reply, reporter)
+    data = read_object(reply, reporter, request.model)
     why = ""
     choices: tuple[Choice, ...] = ()
     try:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from bifrost_core.kinds import Kind
+from bifrost_core.wire import REQUEST_IDS
 
 from ._json import JsonError, decode
 
@@ -133,8 +134,6 @@ def wait_of(status: int, headers: Mapping[str, str], now: float) -> float | None
 
 # --- bodies ----------------------------------------------------------------------------------------
 
-_REQUEST_IDS: Final = ("mistral-correlation-id", "x-kong-request-id", "x-request-id", "request-id")
-
 
 @attrs.frozen
 class Problem:
@@ -147,6 +146,7 @@ class Problem:
         param: The field at fault.
         request_id: Its id of the request, where the body has one.
         status: The status that the body itself states.
+        is_blocked: It carries the verdict of guardrails that the request asked for.
         details: Of a refused body: (place, what is wrong, sort) per field.
     """
 
@@ -156,6 +156,7 @@ class Problem:
     param: str | None = None
     request_id: str | None = None
     status: int | None = None
+    is_blocked: bool = False
     details: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -202,9 +203,11 @@ def problem_of(data: Mapping[str, Any]) -> Problem:
 
     Source:
         https://docs.mistral.ai/api (422), https://platform.openai.com/docs/guides/error-codes,
-        https://docs.anthropic.com/en/api/errors; the other shapes are quoted in public reports.
+        https://docs.anthropic.com/en/api/errors, https://docs.mistral.ai/capabilities/guardrailing (the verdict
+        beside ``error``); the other shapes are quoted in public reports.
     """
     request = _text(data.get("request_id"))
+    blocked = isinstance(data.get("guardrails"), Mapping)
     inner = data.get("error")
     if isinstance(inner, Mapping):
         data = inner
@@ -227,6 +230,7 @@ def problem_of(data: Mapping[str, Any]) -> Problem:
         param=_text(data.get("param")) or (details[0][0] if details and "message" not in data else None),
         request_id=request,
         status=_status(data.get("raw_status_code")) or _status(data.get("status")) or _status(data.get("code")),
+        is_blocked=blocked,
         details=details,
     )
 
@@ -243,7 +247,7 @@ def read_problem(body: bytes) -> Problem:
 
 def request_id(headers: Mapping[str, str], problem: Problem | None = None) -> str | None:
     """The provider's id of the request, to be quoted to its support."""
-    for name in _REQUEST_IDS:
+    for name in REQUEST_IDS:
         value = headers.get(name)
         if value:
             return escape(value, 200)
@@ -326,10 +330,14 @@ _PHRASES: Final = (
     ("maximum context length", _LENGTH, Kind.CONTEXT_TOO_LONG),  # OpenAI, vLLM, Mistral
     ("exceed context limit", _LENGTH, Kind.CONTEXT_TOO_LONG),  # Anthropic
     ("prompt is too long", _LENGTH, Kind.CONTEXT_TOO_LONG),  # Anthropic
+    ("blocked by guardrail", _POLICY, Kind.CONTENT_FILTERED),  # Mistral's guardrails
     ("tier capacity exceeded", frozenset({429, 503}), Kind.MODEL_OVERLOADED),  # Mistral, older bodies without a code
 )
 
-_SPENT: Final = re.compile(r"x-ratelimit-(?:limit-[a-z-]+?-[0-9a-z-]*(?:minute|second|month)|remaining-[a-z-]+-month)")
+_SPENT: Final = re.compile(
+    r"x-ratelimit-(?:limit-[a-z-]+?-[0-9a-z-]*(?:minute|second|month)|remaining-[a-z-]+-month)"
+    r"|x-ratelimitbysize-(?:limit-(?:minute|month)|remaining-month)"
+)
 
 
 def _is_spent(headers: Mapping[str, str]) -> bool:
@@ -337,7 +345,7 @@ def _is_spent(headers: Mapping[str, str]) -> bool:
     return any(
         value.strip() == "0" and _SPENT.fullmatch(name) is not None
         for name, value in headers.items()
-        if name.startswith("x-ratelimit-")
+        if name.startswith("x-ratelimit")
     )
 
 
@@ -358,6 +366,8 @@ def kind_of(
         for statuses, meant in _CODES.get(word or "", ()):
             if status in statuses:
                 return meant
+    if problem.is_blocked and status in _POLICY:
+        return Kind.CONTENT_FILTERED
     text = problem.message[:4096].lower()
     for phrase, statuses, meant in _PHRASES:
         if status in statuses and phrase in text:
@@ -413,13 +423,13 @@ def inner_status(problem: Problem) -> int | None:
 
 
 ADVICE: Final[Mapping[Kind, str]] = {
-    Kind.AUTH: "check that the key is right and active",
+    Kind.AUTH: "check that the key is right and active, and that its plan's budget is not used up",
     Kind.BAD_RESPONSE: "another deployment may answer; the request was probably billed",
     Kind.CONFLICT: "try again",
     Kind.CONTENT_FILTERED: "the provider's policy refuses this content; change the request",
     Kind.CONTEXT_TOO_LONG: "shorten the messages or use a model with a larger context",
     Kind.INVALID_REQUEST: "change the request; sent again as it is it fails again",
-    Kind.MODEL_NOT_FOUND: "check the model's name",
+    Kind.MODEL_NOT_FOUND: "check the model's name and the provider's base_url",
     Kind.MODEL_OVERLOADED: "the provider's capacity for this model is used up; use another model or try later",
     Kind.PAYMENT: "check the account's balance and billing at the provider",
     Kind.PERMISSION: "the account may not use this; use another model or key, or change the plan",

@@ -88,6 +88,22 @@ class Reporter:
             **self._facts(status=reply.status, request_id=_http.request_id(reply.headers), excerpt=excerpt or None),
         )
 
+    def denied(self, reply: HttpReply, data: Mapping[str, Any], model: str) -> CallError:
+        """The error for an error object under a status of success; its own code decides the kind."""
+        problem = _http.problem_of(data)
+        status = _http.inner_status(problem)
+        kind = Kind.BAD_RESPONSE
+        if status is not None:
+            kind = _http.kind_of(status, problem, headers=reply.headers, model=model)
+        return self._make(
+            kind,
+            f"{self.provider} answered {reply.status}, but with an error",
+            problem,
+            retry_after=_stated_wait(data) or _http.wait_of(status or 500, reply.headers, reply.received_at),
+            status=reply.status if status is None else status,
+            request_id=_http.request_id(reply.headers, problem),
+        )
+
     def broken(self, kind: Kind, why: str, partial: ChatResponse | None) -> CallError:
         """The error for a stream that went wrong."""
         cls = error_class(kind)

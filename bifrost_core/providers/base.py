@@ -26,12 +26,14 @@ class Quota:
         remaining: How many are left.
         limit: How many there are in a window.
         reset: Seconds until the limit is whole again; 0 when the provider does not say.
+        rest: Seconds for which nothing should be sent, because nothing is left; 0 while something is.
     """
 
     kind: str
     remaining: float
     limit: float
     reset: float = 0.0
+    rest: float = 0.0
 
 
 class StreamDecoder(Protocol):

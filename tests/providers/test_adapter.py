@@ -306,3 +306,48 @@ def test_what_is_left_of_the_limits_is_read(
 def test_the_reset_gives_the_rate_of_a_sliding_window() -> None:
     (quota,) = Mistral(CANARY).quotas({"x-ratelimit-limit-req-minute": "120", "x-ratelimit-remaining-req-minute": "20"})
     assert (quota.limit - quota.remaining) / quota.reset == pytest.approx(120 / 60)
+
+
+@pytest.mark.parametrize(
+    ("headers", "rest"),
+    [
+        pytest.param(
+            {"x-ratelimit-limit-req-minute": "4", "x-ratelimit-remaining-req-minute": "0"}, 15.0, id="requests"
+        ),
+        pytest.param(
+            {"x-ratelimit-limit-req-minute": "4", "x-ratelimit-remaining-req-minute": "1"}, 0.0, id="one-left"
+        ),
+        pytest.param(
+            {"x-ratelimit-limit-req-10-second": "5", "x-ratelimit-remaining-req-10-second": "0"}, 2.0, id="ten-seconds"
+        ),
+        pytest.param(
+            {
+                "x-ratelimit-limit-tokens-minute": "1000",
+                "x-ratelimit-remaining-tokens-minute": "0",
+                "x-ratelimit-tokens-query-cost": "100",
+            },
+            6.0,
+            id="as-many-tokens-as-this-call-took",
+        ),
+        pytest.param(
+            {
+                "x-ratelimit-limit-tokens-minute": "1000",
+                "x-ratelimit-remaining-tokens-minute": "0",
+                "x-ratelimit-tokens-query-cost": "5000",
+            },
+            60.0,
+            id="never-longer-than-the-window",
+        ),
+        pytest.param(
+            {"x-ratelimit-limit-tokens-month": "1000", "x-ratelimit-remaining-tokens-month": "0"}, 3600.0, id="month"
+        ),
+        pytest.param(
+            {"ratelimitbysize-limit": "10", "ratelimitbysize-remaining": "0", "ratelimitbysize-reset": "42"},
+            42.0,
+            id="a-stated-reset",
+        ),
+    ],
+)
+def test_a_limit_with_nothing_left_says_how_long_to_rest(headers: dict[str, str], rest: float) -> None:
+    (quota,) = Mistral(CANARY).quotas(headers)
+    assert quota.rest == pytest.approx(rest)

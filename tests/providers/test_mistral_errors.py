@@ -72,6 +72,9 @@ ROWS = [
     pytest.param(402, b"", ProviderAuthError, Kind.PAYMENT, None, id="402"),
     pytest.param(403, shape_a("Not in your tier", "tier_not_allowed", "1910"), ProviderAuthError, Kind.PERMISSION, "1910", id="403-1910-tier"),
     pytest.param(403, shape_a("Preview", "labs_not_enabled", "1913"), ProviderAuthError, Kind.PERMISSION, "1913", id="403-1913-labs"),
+    pytest.param(403, json.dumps({"error": {"message": "No.", "status": 403}, "guardrails": {"results": {}}}).encode(), BadRequestError, Kind.CONTENT_FILTERED, None, id="403-guardrail-verdict"),
+    pytest.param(403, shape_a("Content blocked by guardrail", "forbidden", None), BadRequestError, Kind.CONTENT_FILTERED, "forbidden", id="403-guardrail-by-text"),
+    pytest.param(403, b"denied", ProviderAuthError, Kind.PERMISSION, None, id="403-plain-text"),
     pytest.param(404, shape_b("Not Found"), ModelNotFoundError, Kind.MODEL_NOT_FOUND, None, id="404-detail"),
     pytest.param(404, shape_d("no Route matched", "req-404"), ModelNotFoundError, Kind.MODEL_NOT_FOUND, None, id="404-gateway"),
     pytest.param(404, shape_d("Model x-1 was not found."), ModelNotFoundError, Kind.MODEL_NOT_FOUND, None, id="404-model"),
@@ -207,6 +210,30 @@ def test_a_wait_counts_only_where_waiting_can_help(status: int, wait: float | No
     assert fail(status, b"{}", {"retry-after": "5"}).retry_after == wait
 
 
+@pytest.mark.parametrize(
+    ("body", "cls", "kind", "status"),
+    [
+        pytest.param(shape_a("m", "rate_limited", "1300"), ProviderRateLimitError, Kind.RATE_LIMITED, 429, id="rate"),
+        pytest.param(shape_a("m", None, "3505"), ProviderServerError, Kind.MODEL_OVERLOADED, 429, id="capacity"),
+        pytest.param(shape_a("m", None, "1500"), ModelNotFoundError, Kind.MODEL_NOT_FOUND, 400, id="model"),
+        pytest.param(shape_a("m", None, None, 401), ProviderAuthError, Kind.AUTH, 401, id="its-own-status"),
+        pytest.param(b'{"error": {"message": "m"}}', ProviderServerError, Kind.BAD_RESPONSE, 200, id="no-code"),
+        pytest.param(b'{"error": "m"}', ProviderServerError, Kind.BAD_RESPONSE, 200, id="text"),
+    ],
+)
+def test_an_error_under_a_status_of_success_is_taken_for_what_it_says(
+    body: bytes, cls: type[Any], kind: Kind, status: int
+) -> None:
+    error = fail(200, body, {"mistral-correlation-id": "corr-1"})
+    assert type(error) is cls
+    assert (error.kind, error.status, error.request_id, error.excerpt) == (kind, status, "corr-1", "m")
+    assert "answered 200, but with an error: m" in error.message
+
+
+def test_a_rejected_key_may_also_be_one_whose_budget_is_spent() -> None:
+    assert "budget is not used up" in fail(401, shape_b("Unauthorized")).message
+
+
 LIMITED = shape_a("Rate limit exceeded", "rate_limited", "1300")
 
 
@@ -224,6 +251,9 @@ LIMITED = shape_a("Rate limit exceeded", "rate_limited", "1300")
             id="a-minute-passes",
         ),
         pytest.param({"x-ratelimit-remaining-tokens-month": "0"}, Kind.QUOTA_EXHAUSTED, id="the-month-is-spent"),
+        pytest.param(
+            {"x-ratelimitbysize-remaining-month": "0"}, Kind.QUOTA_EXHAUSTED, id="the-month-by-its-older-name"
+        ),
         pytest.param({"retry-after": "7200"}, Kind.QUOTA_EXHAUSTED, id="a-wait-of-hours"),
         pytest.param({}, Kind.RATE_LIMITED, id="no-headers"),
     ],
