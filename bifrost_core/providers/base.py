@@ -26,7 +26,7 @@ class Quota:
         remaining: How many are left.
         limit: How many there are in a window.
         reset: Seconds until the limit is whole again; 0 when the provider does not say.
-        rest: Seconds for which nothing should be sent, because nothing is left; 0 while something is.
+        rest: Seconds until the reset that the provider states, where nothing is left until then; else 0.
     """
 
     kind: str

@@ -44,7 +44,6 @@ _BY_SIZE: Final = (
 )
 _WINDOWS: Final = {"minute": 60.0, "10-second": 10.0, "month": 2_592_000.0}
 _KINDS: Final = {"req": "requests"}
-_MONTHLY_REST: Final = 3600.0
 _AMOUNT: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 
 
@@ -125,9 +124,8 @@ class Mistral(HttpProvider):
         lists of models; OCR has ``ocr-pages``, transcription ``requests`` and ``audio-seconds``, speech
         ``input-characters``, embeddings and moderations ``requests``.
 
-        Where nothing is left, ``rest`` is the time in which as much comes back as this call took: one
-        request, or the stated ``query-cost``. Of a month's quota it is an hour, after which it is looked
-        at again; where a reset is stated (names of 2024), it is that.
+        ``rest`` is set where nothing is left and a reset is stated, which only the names of 2024 do; of all
+        others the balancer foresees how they fill again.
         """
         found: list[Quota] = []
         for name, value in headers.items():
@@ -143,9 +141,7 @@ class Mistral(HttpProvider):
                     kind = f"{kind}-{window}"
                 elif window == "month":
                     kind = f"{kind}-month"
-                remaining = headers.get(name.replace("-limit-", "-remaining-", 1))
-                cost = None if what == "req" else headers.get(f"x-ratelimit-{what}-query-cost")
-                add_quota(found, kind, value, remaining, _WINDOWS[window], cost)
+                add_quota(found, kind, value, headers.get(name.replace("-limit-", "-remaining-", 1)), _WINDOWS[window])
         return tuple(found)
 
 
@@ -154,26 +150,19 @@ def _by_size(headers: Mapping[str, str]) -> list[Quota]:
     found: list[Quota] = []
     for kind, limit, remaining, window in _BY_SIZE:
         if limit in headers and all(quota.kind != kind for quota in found):
-            cost = headers.get("ratelimitbysize-query-cost")
-            add_quota(found, kind, headers[limit], headers.get(remaining), _WINDOWS[window], cost)
+            add_quota(found, kind, headers[limit], headers.get(remaining), _WINDOWS[window])
             stated = headers.get("ratelimitbysize-reset", "")
             if found and limit == "ratelimitbysize-limit" and _AMOUNT.fullmatch(stated) and float(stated) <= 60.0:
                 reset = float(stated)
-                found[0] = attrs.evolve(found[0], reset=reset, rest=reset if found[0].rest else 0.0)
+                found[0] = attrs.evolve(found[0], reset=reset, rest=0.0 if found[0].remaining else reset)
     return found
 
 
-def add_quota(
-    found: list[Quota], kind: str, limit: str, remaining: str | None, window: float, cost: str | None = None
-) -> None:
-    """Note one pair of headers, if it is one; ``cost`` is what this call took of the limit, else 1."""
+def add_quota(found: list[Quota], kind: str, limit: str, remaining: str | None, window: float) -> None:
+    """Note one pair of headers, if it is one."""
     if remaining is None or _AMOUNT.fullmatch(limit) is None or _AMOUNT.fullmatch(remaining) is None:
         return
     whole, left = float(limit), float(remaining)
     if whole > 0:
         left = min(left, whole)
-        rest = 0.0
-        if not left:
-            taken = float(cost) if cost is not None and _AMOUNT.fullmatch(cost) else 1.0
-            rest = _MONTHLY_REST if window > _MONTHLY_REST else window * min(1.0, taken / whole)
-        found.append(Quota(kind, left, whole, window * (whole - left) / whole, rest))
+        found.append(Quota(kind, left, whole, window * (whole - left) / whole))
