@@ -11,10 +11,18 @@ import anyio
 from . import requests
 from .errors import PluginError
 from .keys import Secret, presented
-from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModelList, ModerationResponse, Response
-from .streams import ChatStream, ResponseStream, StreamSource
+from .responses import (
+    ChatResponse,
+    EmbeddingResponse,
+    ModelInfo,
+    ModelList,
+    ModerationResponse,
+    Response,
+    ResponsesResponse,
+)
+from .streams import ChatStream, ResponsesStream, ResponseStream, StreamSource
 from .timeouts import Timeout
-from .types import Messages, Operation, Request
+from .types import Input, Messages, Operation, Request
 
 __all__ = ["Operations"]
 
@@ -175,6 +183,58 @@ class Operations(ABC):
         made = requests.fim(model, prompt, suffix, params, stream=True)
         return self._stream(
             ChatStream, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    async def responses(
+        self,
+        model: str,
+        input: Input,  # noqa: A002 # the API's own name
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ResponsesResponse:
+        """Answer in the OpenAI Responses shape, on providers that have only chat too.
+
+        Args:
+            model: ``"provider/model"``, an alias, or a bare name that one provider serves.
+            input: A string (one user message), or input items as dicts: messages, ``reasoning``,
+                ``function_call`` and ``function_call_output``. The ``output`` of an earlier answer fits in.
+            virtual_key: Who calls, for the authentication plugins; never sent to a provider.
+            fallbacks: Models to try, in order, when ``model`` can not answer; wins over the Router's.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent (the API's own goes through ``extra_body``).
+            **params: Fields of the Responses shape and of the provider's own; ``text_format`` may be a
+                class, whose instance ``parsed`` then is. Nothing is stored between calls:
+                ``previous_response_id`` and its like are refused.
+
+        Raises:
+            CallError: Any way in which the call can fail; see ``errors.py``.
+        """
+        virtual_key = presented(virtual_key)
+        made = requests.responses(model, input, params, stream=False)
+        return await self._answer(
+            ResponsesResponse, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    def stream_responses(
+        self,
+        model: str,
+        input: Input,  # noqa: A002 # the API's own name
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ResponsesStream:
+        """As ``responses``, event by event: ``chunk.raw`` is the event, ``chunk.text`` the text that it brings."""
+        virtual_key = presented(virtual_key)
+        made = requests.responses(model, input, params, stream=True)
+        return self._stream(
+            ResponsesStream, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
         )
 
     async def embed(

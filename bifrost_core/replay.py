@@ -7,10 +7,11 @@ from typing import Any
 
 import attrs
 
-from .responses import ChatResponse, Response
+from .response_events import ResponseEvents
+from .responses import ChatResponse, Response, ResponsesResponse
 from .types import Choice, Chunk, JsonObject, ToolCall
 
-__all__ = ["as_delivered", "chunks_of"]
+__all__ = ["as_delivered", "chat_as_delivered", "chunks_of"]
 
 
 def chunks_of(response: Response) -> list[Chunk]:
@@ -19,6 +20,8 @@ def chunks_of(response: Response) -> list[Chunk]:
     The usage stands on the last chunk, as providers have it. ``raw`` is in the shape of an OpenAI
     chat completion chunk.
     """
+    if isinstance(response, ResponsesResponse):
+        return _chunks_of_items(response)
     choices = response.choices if isinstance(response, ChatResponse) else (Choice(text=_text_of(response)),)
     head: JsonObject = {
         "id": response.raw.get("id") or response.call_id,
@@ -58,6 +61,41 @@ def chunks_of(response: Response) -> list[Chunk]:
     return chunks
 
 
+def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
+    """The items of a Responses answer as chunks, in their order; a call that was cut off is in none."""
+    head: JsonObject = {
+        "id": response.id.removeprefix("resp_") or response.call_id,
+        "object": "chat.completion.chunk",
+        "created": response.raw.get("created") or 0,
+        "model": response.model,
+    }
+
+    def event(delta: JsonObject, finish_reason: str | None = None) -> JsonObject:
+        return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+
+    chunks: list[Chunk] = []
+    calls: list[ToolCall] = []
+    for item in response.output:
+        one = ResponsesResponse(output=(item,))
+        if text := one.output_text:
+            chunks.append(Chunk(text=text, raw=event({"role": "assistant", "content": text})))
+        elif reasoning := one.reasoning:
+            thought = {"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}
+            chunks.append(Chunk(reasoning=reasoning, raw=event({"role": "assistant", "content": [thought]})))
+        elif item.get("status") != "incomplete":
+            for call in one.tool_calls:
+                delta = {"tool_calls": [{"index": len(calls), **call.to_openai()}]}
+                chunks.append(Chunk(tool_calls=(call,), raw=event(delta)))
+                calls.append(call)
+    if response.incomplete_reason is None:
+        reason = "tool_calls" if calls else "stop"
+    else:
+        reason = "content_filter" if response.incomplete_reason == "content_filter" else "length"
+    usage = ChatResponse(usage=response.usage).to_openai()["usage"]
+    chunks.append(Chunk(finish_reason=reason, usage=response.usage, raw={**event({}, reason), "usage": usage}))
+    return chunks
+
+
 def _text_of(response: Response) -> str:
     text = getattr(response, "text", "")
     return text if isinstance(text, str) else ""
@@ -71,13 +109,39 @@ class _Told:
     finish_reason: str | None = None
 
 
-def as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> ChatResponse:
+def as_delivered(response: Response, delivered: Iterable[Chunk]) -> Response:
     """The answer that the reader of a filtered stream got: what a filter removed is nowhere in it.
 
     Args:
         response: As the provider sent it.
         delivered: Every chunk that was handed out, in order.
     """
+    if isinstance(response, ChatResponse):
+        return chat_as_delivered(response, delivered)
+    if isinstance(response, ResponsesResponse):
+        return _items_as_delivered(response, delivered)
+    return response
+
+
+def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk]) -> ResponsesResponse:
+    events = ResponseEvents(call_id=response.id.removeprefix("resp_"))
+    events.feed(delivered)
+    events.finish(response)
+    told = events.response
+    if told is None or told.output == response.output:
+        return response
+    raw: JsonObject = {name: value for name, value in response.raw.items() if name not in {"choices", "output"}}
+    if response.raw.get("choices"):
+        message = _message(told.output_text, told.reasoning, told.tool_calls)
+        reason = response.raw["choices"][0].get("finish_reason")
+        raw["choices"] = [{"index": 0, "message": message, "finish_reason": reason}]
+    elif response.raw:
+        raw["output"] = list(told.output)
+    return attrs.evolve(told, raw=raw)
+
+
+def chat_as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> ChatResponse:
+    """As ``as_delivered``, of a chat answer."""
     told: dict[int, _Told] = {}
     for chunk in delivered:
         entry = told.setdefault(chunk.index, _Told())
@@ -106,21 +170,25 @@ def _retold(choice: Choice, told: _Told) -> Choice:
     cut = tuple(call for call in choice.tool_calls if not _is_json(call))
     if text == choice.text and reasoning == choice.reasoning and calls + cut == choice.tool_calls:
         return choice
-    content: Any = text
-    if reasoning:
-        content = [{"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}]
-        content.append({"type": "text", "text": text})
-    message: JsonObject = {"role": "assistant", "content": content}
-    if calls:
-        message["tool_calls"] = [call.to_openai() for call in calls]
     return Choice(
         index=choice.index,
         text=text,
         reasoning=reasoning,
         tool_calls=calls,
         finish_reason=choice.finish_reason,
-        message=message,
+        message=_message(text, reasoning, calls),
     )
+
+
+def _message(text: str, reasoning: str | None, calls: Iterable[ToolCall]) -> JsonObject:
+    content: Any = text
+    if reasoning:
+        content = [{"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}]
+        content.append({"type": "text", "text": text})
+    message: JsonObject = {"role": "assistant", "content": content}
+    if sent := [call.to_openai() for call in calls]:
+        message["tool_calls"] = sent
+    return message
 
 
 def _is_json(call: ToolCall) -> bool:

@@ -9,9 +9,20 @@ from .errors import ConfigError
 from .keys import ANY_MODEL
 from .structured import parser_of, response_format_of
 from .tools import tools_of
-from .types import Message, Messages, Operation, Request, message_dicts
+from .types import Input, Message, Messages, Operation, Request, input_items, message_dicts
 
-__all__ = ["CALL_OPTIONS", "STREAM_OPTIONS", "Moderated", "Texts", "chat", "embed", "fim", "models", "moderate"]
+__all__ = [
+    "CALL_OPTIONS",
+    "STREAM_OPTIONS",
+    "Moderated",
+    "Texts",
+    "chat",
+    "embed",
+    "fim",
+    "models",
+    "moderate",
+    "responses",
+]
 
 CALL_OPTIONS: Final = frozenset({"session", "cache", "effects", "extra_body"})
 STREAM_OPTIONS: Final = CALL_OPTIONS | {"resume", "drain"}
@@ -103,6 +114,15 @@ def fim(model: str, prompt: str, suffix: str | None, params: Mapping[str, Any], 
         if not isinstance(value, str):
             raise ConfigError(f"{name} is {type(value).__name__}; pass a string", field=name)
     return made(Operation.FIM, model, body, params, stream=stream)
+
+
+def responses(model: str, given: Input, params: Mapping[str, Any], *, stream: bool) -> Made:
+    """Input items to be answered in the OpenAI Responses shape.
+
+    Raises:
+        ConfigError: ``given`` has none of the accepted forms.
+    """
+    return made(Operation.RESPONSES, model, {"input": input_items(given)}, params, stream=stream)
 
 
 def embed(model: str, texts: Texts, params: Mapping[str, Any]) -> Made:

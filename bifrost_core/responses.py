@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import attrs
 
@@ -307,11 +307,27 @@ class SpeechResponse(Response):
 class ResponsesResponse(Response):
     """An answer in the OpenAI Responses shape.
 
+    Where the provider has no such shape itself, ``raw`` is the chat completion that it sent.
+
     Attributes:
-        output: Output items as dicts.
+        id: ``resp_…``, made of the chat completion's id; ``""`` where that has none.
+        status: ``completed``, ``incomplete`` or ``in_progress``.
+        incomplete_reason: ``max_output_tokens`` or ``content_filter`` where ``status`` is ``incomplete``.
+        output: Output items as dicts, ready to be put into the next request's ``input``.
+        echo: Members of the caller's request that the OpenAI shape repeats.
+        resumed: As of a ``ChatResponse``.
+
+    Source:
+        https://platform.openai.com/docs/api-reference/responses/object
     """
 
+    id: str = ""
+    status: str = "completed"
+    incomplete_reason: str | None = None
     output: tuple[JsonObject, ...] = attrs.field(default=(), converter=tuple[JsonObject, ...])
+    echo: JsonObject = attrs.field(factory=dict[str, Any], repr=False)
+    resumed: bool = False
+    _parse: Callable[[str], Any] | None = attrs.field(default=None, alias="parse", repr=False, eq=False)
 
     @property
     def output_text(self) -> str:
@@ -324,9 +340,43 @@ class ResponsesResponse(Response):
             if part.get("type") == "output_text"
         )
 
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought, where the provider shows it."""
+        thoughts = [
+            str(part.get("text", ""))
+            for item in self.output
+            if item.get("type") == "reasoning"
+            for part in item.get("content") or item.get("summary") or ()
+        ]
+        return "".join(thoughts) or None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The function calls; ``id`` is their ``call_id``, which ``function_call_output`` items name."""
+        return tuple(
+            ToolCall(str(item.get("call_id", "")), str(item.get("name", "")), str(item.get("arguments", "")))
+            for item in self.output
+            if item.get("type") == "function_call"
+        )
+
+    @property
+    def parsed(self) -> Any:
+        """The text as an instance of the class given as ``text_format``; None without one.
+
+        Raises:
+            StructuredOutputError: The text does not fit the class; ``output_text`` still has it.
+        """
+        return None if self._parse is None else self._parse(self.output_text)
+
+    def with_parser(self, parse: Callable[[str], Any]) -> Self:
+        """A copy whose ``parsed`` is what ``parse`` makes of the text."""
+        return attrs.evolve(self, parse=parse)
+
     def with_text(self, text: str) -> Self:
         """A copy whose first text part says ``text``, in ``raw`` too; the other text parts go."""
         output: list[JsonObject] = []
+        new: JsonObject = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         said = False
         for item in self.output:
             if item.get("type") != "message":
@@ -337,20 +387,63 @@ class ResponsesResponse(Response):
                 if part.get("type") != "output_text":
                     content.append(part)
                 elif not said:
-                    content.append({"type": "output_text", "text": text, "annotations": []})
+                    content.append(new)
                     said = True
             output.append({**item, "content": content})
         if not said:
-            new: JsonObject = {"type": "output_text", "text": text, "annotations": []}
-            output.append({"type": "message", "role": "assistant", "status": "completed", "content": [new]})
-        raw = {name: value for name, value in self.raw.items() if name != "output_text"}
-        if raw:
+            name = f"msg_{self.id.removeprefix('resp_') or '0'}_{len(output)}"
+            message: JsonObject = {"id": name, "type": "message", "role": "assistant", "status": "completed"}
+            output.append({**message, "content": [new]})
+        raw = self.raw
+        if raw.get("choices"):
+            raw = retold_raw(raw, text, 0)
+        elif raw:
+            raw = {name: value for name, value in raw.items() if name != "output_text"}
             raw["output"] = output
         return attrs.evolve(self, output=tuple(output), raw=raw)
 
     def to_openai(self) -> JsonObject:
         """The answer as an OpenAI response object."""
-        return {**self.raw, "output": list(self.output)}
+        if isinstance(self.raw.get("output"), list):  # the provider's own shape
+            return {**self.raw, "output": list(self.output)}
+        reason = self.incomplete_reason
+        return {
+            "background": False,
+            "instructions": None,
+            "max_output_tokens": None,
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "previous_response_id": None,
+            "reasoning": None,
+            "temperature": None,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            "truncation": "disabled",
+            **self.echo,
+            "id": self.id or f"resp_{self.call_id.removeprefix('call_')}",
+            "object": "response",
+            "created_at": self.raw.get("created") or 0,
+            "status": self.status,
+            "error": None,
+            "incomplete_details": None if reason is None else {"reason": reason},
+            "model": self.model,
+            "output": list(self.output),
+            "usage": None if self.status == "in_progress" else self._usage(),
+        }
+
+    def _usage(self) -> JsonObject:
+        counted: Any = self.raw.get("usage")
+        total: Any = cast("JsonObject", counted).get("total_tokens") if isinstance(counted, dict) else None
+        return {
+            "input_tokens": self.usage.input_tokens,
+            "input_tokens_details": {"cached_tokens": self.usage.cached_tokens, "cache_write_tokens": 0},
+            "output_tokens": self.usage.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": self.usage.reasoning_tokens},
+            # As counted: with audio it is more than the sum of the two.
+            "total_tokens": total if type(total) is int else self.usage.total_tokens,
+        }
 
 
 def _names(names: Iterable[str]) -> frozenset[str]:

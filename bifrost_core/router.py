@@ -38,7 +38,7 @@ from .retries import RetryBudget, RetryPolicy
 from .runs import Machinery, Run
 from .sender import Sender
 from .stream_runs import StreamRun
-from .streams import ResponseStream, StreamSource
+from .streams import ResponsesStream, ResponseStream, StreamSource
 from .timeouts import Timeout
 from .types import Messages, Operation, Request, RouteRef
 
@@ -207,16 +207,15 @@ class Router(Operations):
         virtual_key = presented(virtual_key)
         if not request.stream:
             raise ConfigError("the request is no stream; use send", field="stream")
-        return ResponseStream(
-            self._opener(
-                request,
-                virtual_key=virtual_key,
-                fallbacks=fallbacks,
-                timeout=timeout,
-                metadata=metadata,
-                **options,
-            )
+        begin = self._opener(
+            request,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **options,
         )
+        return (ResponsesStream if request.operation is Operation.RESPONSES else ResponseStream)(begin)
 
     def _opener(
         self,

@@ -42,7 +42,8 @@ from .hedging import Contender, race
 from .hooks import Hooks
 from .kinds import Kind, Scope, Step, outcome_of
 from .prices import Price, PriceBook
-from .responses import Response
+from .responses import Response, ResponsesResponse
+from .responses_bodies import answer_to, shaped_body
 from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
@@ -123,6 +124,9 @@ class Run:
         machinery: Of the Router.
         call: Fresh; its request as the caller wrote it.
         timeout: Limits in force.
+
+    Attributes:
+        asked: The request as the caller wrote it.
     """
 
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
@@ -133,7 +137,7 @@ class Run:
         self.response: Response | None = None
         self.finished = anyio.Event()
         self.first_token_at: float | None = None
-        self._asked = call.request.model
+        self.asked = call.request
         # No work but help for it: costs nothing, and says nothing about the health of routes.
         self._is_helper = call.operation is Operation.MODELS
         self._last_error: CallError | None = None
@@ -166,7 +170,7 @@ class Run:
     async def _run(self) -> None:
         try:
             with self._scope:
-                self.response = await self._answer()
+                self.response = self._echoed(await self._answer())
             if self.response is None:
                 self.failure = self._cut_short()
         except Exception as exc:
@@ -221,11 +225,13 @@ class Run:
         return await self._guarded(await self._attempts())
 
     def _shaped(self, request: Request) -> Request:
-        """The request with its model's full name and its messages as a list of dicts."""
+        """The request with its model's full name and its messages or input items as a list of dicts."""
         provider, model = self._resolved(request.model)
         body = request.body
         if "messages" in body:
             body = {**body, "messages": message_dicts(body["messages"])}
+        if request.operation is Operation.RESPONSES:
+            body = shaped_body(body)
         return attrs.evolve(request, model=f"{provider}/{model}", body=body)
 
     def _resolved(self, name: str) -> tuple[str, str]:
@@ -735,7 +741,7 @@ class Run:
                 recovered = await hooks.recover(error, call)
                 if recovered is not None:
                     self.failure = None
-                    self.response = self._stamped(recovered)
+                    self.response = self._echoed(self._stamped(recovered))
                     await self._recovered(self.response)
         if hooks.call_finished is not None:
             await hooks.call_finished(self._record(cancelled=cancelled), call)
@@ -761,6 +767,12 @@ class Run:
         if not routes or self.machinery.health.usable(routes):
             return None
         return self.machinery.health.earliest(routes)
+
+    def _echoed(self, response: Response) -> Response:
+        """The answer with what the Responses shape owes to the request: this caller's own, a cached answer too."""
+        if not isinstance(response, ResponsesResponse):
+            return response
+        return answer_to(self.asked.body, response)
 
     def _stamped(self, response: Response) -> Response:
         """The answer with what only the Router knows."""
@@ -788,7 +800,7 @@ class Run:
         return CallRecord(
             call_id=call.id,
             operation=call.operation,
-            model=call.request.model if "/" in call.request.model else self._asked,
+            model=call.request.model if "/" in call.request.model else self.asked.model,
             principal=call.principal,
             outcome=outcome,
             kind=kind,

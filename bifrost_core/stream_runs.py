@@ -20,14 +20,15 @@ from .errors import CallError, ProviderTimeoutError, StreamBrokenError
 from .hooks import FilterChain
 from .kinds import Kind
 from .providers.base import Continues, StreamDecoder
-from .replay import as_delivered, chunks_of
+from .replay import as_delivered, chat_as_delivered, chunks_of
+from .response_events import responses_of
 from .responses import ChatResponse, Response
 from .resuming import Seam, joined
 from .retries import Failure
 from .runs import Flight, Machinery, Run
 from .sender import ReplyStream, SendError, SendLimits
 from .timeouts import Timeout
-from .types import Chunk, Request, Route
+from .types import Chunk, Operation, Request, Route
 from .wire import HttpCall
 
 __all__ = ["StreamRun"]
@@ -123,16 +124,13 @@ class StreamRun(Run):
         if self._filters is not None:
             chunks = [out for chunk in chunks for out in self._filters.feed(chunk)] + self._filters.finish()
         await self._hand_out(chunks)
-        if self._delivered is not None and isinstance(response, ChatResponse):
-            return as_delivered(response, self._delivered)
-        return response
+        return response if self._delivered is None else as_delivered(response, self._delivered)
 
     async def _replay(self, response: Response, filters: FilterChain | None) -> Response:
         chunks = chunks_of(response)
         if filters is not None:
             chunks = [out for chunk in chunks for out in filters.feed(chunk)] + filters.finish()
-            if isinstance(response, ChatResponse):
-                response = as_delivered(response, chunks)
+            response = as_delivered(response, chunks)
         await self._hand_out(chunks)
         return response
 
@@ -289,7 +287,9 @@ class StreamRun(Run):
         response = await super()._attempts()
         if self._broken is None or not isinstance(response, ChatResponse) or self._reading is None:
             return response
-        return joined(self._reading.seam.whole(response.text), self._broken_attempts, response)
+        whole = joined(self._reading.seam.whole(response.text), self._broken_attempts, response)
+        # The rest was asked for as chat, which alone can go on from a text.
+        return responses_of(whole) if self.call.operation is Operation.RESPONSES else whole
 
     async def _attempt(self, deployment: Deployment, route: Route, **how: Any) -> Response | Failure:
         outcome = await super()._attempt(deployment, route, **how)
@@ -385,7 +385,7 @@ class StreamRun(Run):
             if self._held is not None:
                 error.partial = None
             elif self._delivered is not None:
-                error.partial = as_delivered(error.partial, self._delivered)
+                error.partial = chat_as_delivered(error.partial, self._delivered)
         return error
 
 

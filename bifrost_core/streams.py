@@ -11,11 +11,14 @@ from typing import Any, Protocol, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from .errors import ConfigError
-from .responses import ChatResponse, Response
-from .types import Chunk
+from .calls import Call
+from .errors import ConfigError, PluginError
+from .response_events import ResponseEvents
+from .responses import ChatResponse, Response, ResponsesResponse
+from .responses_bodies import echo_of
+from .types import Chunk, Request
 
-__all__ = ["ChatStream", "ResponseStream"]
+__all__ = ["ChatStream", "ResponseStream", "ResponsesStream"]
 
 
 class StreamSource(Protocol):
@@ -24,6 +27,8 @@ class StreamSource(Protocol):
     opened: anyio.Event
     finished: anyio.Event
     committed: bool
+    call: Call
+    asked: Request
     failure: Exception | None
     response: Response | None
 
@@ -109,11 +114,21 @@ class ResponseStream:
                 self._ended = True
                 if source.failure is not None:
                     raise source.failure
-                break
+                batch = self._last(source)
+            else:
+                batch = self._told(source, batch)
             self._batch = iter(batch)
             for chunk in self._batch:
                 return chunk
         raise StopAsyncIteration
+
+    def _told(self, source: StreamSource, batch: list[Chunk]) -> list[Chunk]:  # noqa: ARG002 # for subclasses
+        """What the reader gets for chunks that have come."""
+        return batch
+
+    def _last(self, source: StreamSource) -> list[Chunk]:  # noqa: ARG002 # for subclasses
+        """What the reader gets after the last chunk, the call being over."""
+        return []
 
     async def text(self) -> AsyncIterator[str]:
         """The text alone, piece by piece."""
@@ -161,3 +176,52 @@ class ChatStream(ResponseStream):
         response = super().response
         assert isinstance(response, ChatResponse)  # noqa: S101 # chat requests give chat responses
         return response if self._parse is None else response.with_parser(self._parse)
+
+
+class ResponsesStream(ResponseStream):
+    """A streamed answer in the OpenAI Responses shape: one ``Chunk`` per event, ``raw`` the event as a dict.
+
+    The events tell what the call delivers: a stream filter that has changed the chunks has changed them all.
+
+    Args:
+        begin: Makes the call; awaited once, on entering.
+        parse: What makes ``parsed`` of the whole answer's text, where a class was asked for.
+
+    Source:
+        https://platform.openai.com/docs/api-reference/responses-streaming
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[StreamSource]], parse: Callable[[str], Any] | None = None) -> None:
+        super().__init__(begin, parse)
+        self._events: ResponseEvents | None = None
+
+    def _maker(self, source: StreamSource) -> ResponseEvents:
+        if self._events is None:
+            model = source.call.request.model.rpartition("/")[2]
+            self._events = ResponseEvents(call_id=source.call.id, model=model, echo=echo_of(source.asked.body))
+        return self._events
+
+    def _told(self, source: StreamSource, batch: list[Chunk]) -> list[Chunk]:
+        return self._maker(source).feed(batch)
+
+    def _last(self, source: StreamSource) -> list[Chunk]:
+        response = source.response
+        if not isinstance(response, ResponsesResponse):
+            # A plugin has made it: an adapter's answers are of their operation's kind.
+            raise PluginError(
+                f"a plugin answered responses with {type(response).__name__}; return a ResponsesResponse",
+                call_id=source.call.id,
+            )
+        return self._maker(source).finish(response)
+
+    @property
+    def response(self) -> ResponsesResponse:
+        """The assembled answer, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        told = None if self._events is None else self._events.response
+        if told is None or not self._ended:
+            raise ConfigError("the stream has not been read to its end; its response is not complete")
+        return told

@@ -19,8 +19,12 @@ _PLACE: Final = re.compile(r"at `([^`]*)`\Z")
 _SCHEMAS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
-def response_format_of(cls: Any) -> dict[str, Any]:
+def response_format_of(cls: Any, field: str = "response_format") -> dict[str, Any]:
     """The ``response_format`` member that asks for an instance of ``cls``.
+
+    Args:
+        cls: See ``schema_of``.
+        field: What the caller gave it as, for the error.
 
     Raises:
         ConfigError: No JSON schema can be made of it.
@@ -30,11 +34,11 @@ def response_format_of(cls: Any) -> dict[str, Any]:
     """
     return {
         "type": "json_schema",
-        "json_schema": {"name": _name_of(cls), "schema": schema_of(cls), "strict": True},
+        "json_schema": {"name": _name_of(cls), "schema": schema_of(cls, field), "strict": True},
     }
 
 
-def schema_of(cls: Any) -> dict[str, Any]:
+def schema_of(cls: Any, field: str = "response_format") -> dict[str, Any]:
     """The JSON schema of an attrs class, dataclass, TypedDict, ``msgspec.Struct`` or pydantic model, made strict.
 
     Strict: every property is required and no others are allowed, as the providers ask for.
@@ -52,9 +56,9 @@ def schema_of(cls: Any) -> dict[str, Any]:
         problem = "it does not describe an object with named fields"
     if problem:
         raise ConfigError(
-            f"response_format: no JSON schema can be made of {_name_of(cls)} ({problem}); "
+            f"{field}: no JSON schema can be made of {_name_of(cls)} ({problem}); "
             "pass an attrs class, dataclass, TypedDict, msgspec.Struct, pydantic model, or the dict that the API takes",
-            field="response_format",
+            field=field,
         )
     return schema
 

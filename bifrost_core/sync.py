@@ -19,11 +19,11 @@ from .health import RouteHealth
 from .keys import Key, Secret, presented
 from .kinds import Scope
 from .requests import Moderated, Texts
-from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModerationResponse, Response
+from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModerationResponse, Response, ResponsesResponse
 from .router import Router
-from .sync_streams import SyncChatStream, SyncResponseStream
+from .sync_streams import SyncChatStream, SyncResponsesStream, SyncResponseStream
 from .timeouts import Timeout
-from .types import Messages, Request, RouteRef
+from .types import Input, Messages, Request, RouteRef
 
 __all__ = ["SyncRouter"]
 
@@ -190,6 +190,57 @@ class SyncRouter:
                 model,
                 prompt,
                 suffix,
+                virtual_key=virtual_key,
+                fallbacks=fallbacks,
+                timeout=timeout,
+                metadata=metadata,
+                **params,
+            ),
+        )
+
+    def responses(
+        self,
+        model: str,
+        input: Input,  # noqa: A002 # the API's own name
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> ResponsesResponse:
+        """As ``Router.responses``."""
+        virtual_key = presented(virtual_key)
+        return self._call(
+            self._router.responses,
+            model,
+            input,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **params,
+        )
+
+    def stream_responses(
+        self,
+        model: str,
+        input: Input,  # noqa: A002 # the API's own name
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> SyncResponsesStream:
+        """As ``Router.stream_responses``."""
+        virtual_key = presented(virtual_key)
+        return SyncResponsesStream(
+            self.portal,
+            partial(
+                self._router.stream_responses,
+                model,
+                input,
                 virtual_key=virtual_key,
                 fallbacks=fallbacks,
                 timeout=timeout,

@@ -13,11 +13,11 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .errors import ConfigError
-from .responses import ChatResponse, Response
+from .responses import ChatResponse, Response, ResponsesResponse
 from .streams import ResponseStream
 from .types import Chunk
 
-__all__ = ["SyncChatStream", "SyncResponseStream"]
+__all__ = ["SyncChatStream", "SyncResponseStream", "SyncResponsesStream"]
 
 _BUFFER: Final = 64  # chunks between the event loop and the reading thread
 
@@ -176,4 +176,19 @@ class SyncChatStream(SyncResponseStream):
         """
         response = super().response
         assert isinstance(response, ChatResponse)  # noqa: S101 # chat requests give chat responses
+        return response
+
+
+class SyncResponsesStream(SyncResponseStream):
+    """A streamed answer in the OpenAI Responses shape in blocking code: one ``Chunk`` per event."""
+
+    @property
+    def response(self) -> ResponsesResponse:
+        """The assembled answer, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        response = super().response
+        assert isinstance(response, ResponsesResponse)  # noqa: S101 # its stream has seen to it
         return response

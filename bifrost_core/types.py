@@ -203,6 +203,7 @@ class Message:
 
 
 Messages = str | Sequence[Mapping[str, Any] | Message]
+Input = str | Sequence[Mapping[str, Any] | Message]
 
 
 def message_dicts(messages: Any) -> list[JsonObject]:
@@ -235,6 +236,37 @@ def message_dicts(messages: Any) -> list[JsonObject]:
             )
     if not shaped:
         raise ConfigError("messages is empty; pass at least one message", field="messages")
+    return shaped
+
+
+def input_items(given: Any) -> list[JsonObject]:
+    """Bring every accepted form of a Responses ``input`` into one: a fresh list of dicts.
+
+    Items of an earlier answer may be objects that dump themselves (the models of OpenAI's SDK).
+
+    Raises:
+        ConfigError: An item is neither a mapping nor a ``Message`` nor such an object, or there is none.
+    """
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    if isinstance(given, (Message, Mapping)):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
+        raise ConfigError(f"input is {type(given).__name__}; pass a string or a list of items", field="input")
+    shaped: list[JsonObject] = []
+    for index, item in enumerate(cast("Iterable[object]", given)):
+        if isinstance(item, Message):
+            shaped.append(item.to_dict())
+        elif isinstance(item, Mapping):
+            shaped.append(dict(cast("Mapping[str, Any]", item)))
+        elif callable(dump := getattr(item, "model_dump", None)):
+            shaped.append(cast("JsonObject", dump(mode="json", exclude_none=True)))
+        else:
+            raise ConfigError(
+                f"input[{index}] is {type(item).__name__}; pass items as dicts or Messages", field=f"input[{index}]"
+            )
+    if not shaped:
+        raise ConfigError("input is empty; pass a string or at least one item", field="input")
     return shaped
 
 

@@ -50,6 +50,7 @@ from bifrost_core import (
     RefusedError,
     Request,
     Response,
+    ResponsesResponse,
     ResponseStream,
     RetryPolicy,
     Route,
@@ -182,6 +183,22 @@ async def streams(router: Router) -> None:
         assert_type(anything.response, Response)
 
 
+async def responses(router: Router) -> None:
+    reply = await router.responses("fast", "hi", instructions="be brief", max_output_tokens=10, metadata={"a": 1})
+    assert_type(reply, ResponsesResponse)
+    assert_type(reply.output, tuple[dict[str, Any], ...])
+    assert_type(reply.output_text, str)
+    assert_type(reply.tool_calls, tuple[ToolCall, ...])
+    assert_type(reply.to_openai(), dict[str, Any])
+    assert_type(reply.with_text("masked"), ResponsesResponse)
+    result = {"type": "function_call_output", "call_id": "abc", "output": "rain"}
+    await router.responses("fast", [Message("user", "hi"), *reply.output, result], virtual_key="sk-bf-…", timeout=5)
+    async with router.stream_responses("fast", [{"role": "user", "content": "hi"}]) as stream:
+        async for event in stream:
+            assert_type(event, Chunk)
+    assert_type(stream.response, ResponsesResponse)
+
+
 async def life(router: Router) -> None:
     async with router as same:
         assert_type(same, Router)
@@ -196,6 +213,9 @@ async def life(router: Router) -> None:
 def blocking() -> None:
     with SyncRouter([Mistral("sk-plain-text-key")], timeout=5) as router:
         assert_type(router.chat("fast", "hi", temperature=0), ChatResponse)
+        assert_type(router.responses("fast", "hi"), ResponsesResponse)
+        with router.stream_responses("fast", "hi") as events:
+            assert_type(events.response, ResponsesResponse)
         with router.stream("fast", "hi") as stream:
             for chunk in stream:
                 assert_type(chunk, Chunk)
