@@ -24,8 +24,9 @@ from ._adapter import Payload
 from ._mistral_members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
 from ._mistral_messages import write_messages
 from ._reporter import Reporter
+from ._responses import chat_request
 
-__all__ = ["continued_chat", "write_chat", "write_fim"]
+__all__ = ["continued_chat", "continued_responses", "write_chat", "write_fim", "write_responses"]
 
 _FUNCTION: Final = frozenset({"name", "description", "strict", "parameters"})
 _JSON_SCHEMA: Final = frozenset({"name", "description", "strict", "schema"})
@@ -242,3 +243,20 @@ def continued_chat(request: Request, text: str, tokens: int) -> Request | None:
         return None
     limits = {name: max(1, limit - tokens) for name in _LIMITS if type(limit := body.get(name)) is int}
     return request.with_body(messages=[*messages, {"role": "assistant", "content": text, "prefix": True}], **limits)
+
+
+def continued_responses(request: Request, text: str, tokens: int, reporter: Reporter) -> Request | None:
+    """As ``continued_chat``, of a Responses request: the rest is asked for as chat."""
+    return continued_chat(chat_request(request, CHAT.keys(), reporter), text, tokens)
+
+
+def write_responses(request: Request, max_output: int | None, reporter: Reporter) -> Payload:
+    """A Responses request, as chat: Mistral documents no Responses endpoint.
+
+    Raises:
+        BadRequestError: It can not be put into Mistral's shape; names the field.
+
+    Source:
+        https://docs.mistral.ai/api lists the endpoints.
+    """
+    return write_chat(chat_request(request, CHAT.keys(), reporter), max_output, reporter)

@@ -19,11 +19,12 @@ from bifrost_core.types import Operation, Request
 from ._adapter import Codec, HttpProvider
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
-from ._mistral_chat import continued_chat, write_chat, write_fim
+from ._mistral_chat import continued_chat, continued_responses, write_chat, write_fim, write_responses
 from ._mistral_embeddings import read_embeddings, write_embeddings
 from ._mistral_models import read_models, write_models
 from ._mistral_moderation import read_classification, read_moderation, write_classification, write_moderation
 from ._mistral_speech import read_speech, write_speech
+from ._responses import ResponsesStreamDecoder, read_responses
 from .base import Quota
 
 __all__ = ["Mistral"]
@@ -81,6 +82,7 @@ class Mistral(HttpProvider):
         {
             Operation.CHAT: Codec("/v1/chat/completions", write_chat, read_chat, ChatStreamDecoder),
             Operation.FIM: Codec("/v1/fim/completions", write_fim, read_chat, ChatStreamDecoder),
+            Operation.RESPONSES: Codec("/v1/chat/completions", write_responses, read_responses, ResponsesStreamDecoder),
             Operation.EMBEDDINGS: Codec("/v1/embeddings", write_embeddings, read_embeddings),
             Operation.MODERATION: Codec("/v1/moderations", write_moderation, read_moderation),
             Operation.CLASSIFICATION: Codec("/v1/classifications", write_classification, read_classification),
@@ -113,7 +115,9 @@ class Mistral(HttpProvider):
         return _MODELS.fullmatch(model) is not None
 
     def continued(self, request: Request, text: str, tokens: int) -> Request | None:
-        """The request for the rest of a chat answer that broke off after ``text``; None where it has no such form."""
+        """The request for the rest of an answer that broke off after ``text``; None where it has no such form."""
+        if request.operation is Operation.RESPONSES:
+            return continued_responses(request, text, tokens, self.reporter)
         return continued_chat(request, text, tokens) if request.operation is Operation.CHAT else None
 
     def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
