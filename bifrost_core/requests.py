@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from .errors import ConfigError
 from .keys import ANY_MODEL
 from .structured import parser_of, response_format_of
-from .tools import tools_of
+from .tools import flat_tools_of, tools_of
 from .types import Input, Message, Messages, Operation, Request, input_items, message_dicts
 
 __all__ = [
@@ -120,8 +120,10 @@ def responses(model: str, given: Input, params: Mapping[str, Any], *, stream: bo
     """Input items to be answered in the OpenAI Responses shape.
 
     Raises:
-        ConfigError: ``given`` has none of the accepted forms.
+        ConfigError: ``given`` has none of the accepted forms, or a tool can not be described.
     """
+    if (tools := params.get("tools")) is not None:
+        params = {**params, "tools": flat_tools_of(tools)}
     return made(Operation.RESPONSES, model, {"input": input_items(given)}, params, stream=stream)
 
 

@@ -20,7 +20,7 @@ import msgspec
 from .docstrings import described
 from .errors import ConfigError
 
-__all__ = ["function_of", "tool_of", "tools_of"]
+__all__ = ["flat_tools_of", "function_of", "tool_of", "tools_of"]
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _VARIADIC: Final[Mapping[Any, str]] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -40,6 +40,23 @@ def tools_of(tools: object) -> Any:
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
         return tools
     return [tool_of(tool, f"tools[{place}]") for place, tool in enumerate(cast("Iterable[object]", tools))]
+
+
+def flat_tools_of(tools: object) -> Any:
+    """As ``tools_of``, with functions in the flat form of the Responses shape; other tools are returned as they are.
+
+    Raises:
+        ConfigError: A function can not be described.
+
+    Source:
+        https://platform.openai.com/docs/guides/function-calling
+    """
+    if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
+        return tools
+    return [
+        tool if isinstance(tool, Mapping) else {"type": "function", **function_of(tool, f"tools[{place}]")}
+        for place, tool in enumerate(tools)
+    ]
 
 
 def tool_of(tool: object, path: str = "tools") -> Any:

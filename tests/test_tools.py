@@ -12,8 +12,10 @@ import attrs
 import msgspec
 import pytest
 
+from bifrost_core import Router
 from bifrost_core.errors import ConfigError
-from bifrost_core.tools import function_of, tool_of, tools_of
+from bifrost_core.testing import Simulated
+from bifrost_core.tools import flat_tools_of, function_of, tool_of, tools_of
 
 
 class Unit(enum.Enum):
@@ -355,3 +357,31 @@ def test_an_object_that_can_not_be_hashed_is_described() -> None:
 
     made = function_of(Listing())
     assert (made["name"], made["parameters"]) == ("Listing", arguments(place={"type": "integer"}))
+
+
+def test_functions_for_responses_are_flat_and_other_tools_stay_as_they_are() -> None:
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        raise AssertionError("a tool is never run")
+
+    given = {"type": "function", "name": "clock"}
+    flat, other = flat_tools_of([weather, given])
+    assert flat == {"type": "function", **function_of(weather)}
+    assert other is given
+    assert flat_tools_of("none of it") == "none of it"
+    with pytest.raises(ConfigError, match=r"tools\[1\]"):
+        flat_tools_of([weather, 3])
+
+
+async def test_a_function_reaches_the_provider_through_responses() -> None:
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        raise AssertionError("a tool is never run")
+
+    provider = Simulated(["one"], keep_bodies=True)
+    async with Router([provider]) as router:
+        reply = await router.responses("simulated/any", "Weather in Bergen?", tools=[weather], tool_choice="required")
+    assert [call.name for call in reply.tool_calls] == ["weather"]
+    sent = msgspec.json.decode(provider.journal[0].body or b"")
+    assert sent["tools"] == [{"type": "function", "function": function_of(weather)}]
+    assert reply.to_openai()["tools"] == [{"type": "function", **function_of(weather)}]
