@@ -60,9 +60,9 @@ from .responses import (
 )
 from .retries import RetryPolicy
 from .router import Router
-from .streams import ChatStream, ResponseStream
+from .streams import ChatStream, ResponseStream, TranscriptionStream
 from .sync import SyncRouter
-from .sync_streams import SyncChatStream, SyncResponseStream
+from .sync_streams import SyncChatStream, SyncResponseStream, SyncTranscriptionStream
 from .timeouts import Timeout
 from .types import Choice, Chunk, File, Message, Operation, Request, Route, RouteRef, ToolCall, Usage
 
@@ -139,10 +139,12 @@ __all__ = [
     "SyncChatStream",
     "SyncResponseStream",
     "SyncRouter",
+    "SyncTranscriptionStream",
     "SystemClock",
     "Timeout",
     "ToolCall",
     "Transcription",
+    "TranscriptionStream",
     "UnsupportedParameterError",
     "Usage",
     "VirtualKeyError",

@@ -89,9 +89,9 @@ def input_bound(request: Request, encoded: HttpCall) -> int | None:
 
 
 def text_bytes(request: Request, encoded: HttpCall) -> int:
-    """How many bytes of a body are text and what stands around it: what token estimates go by."""
+    """How many bytes of a body are text and what stands around it, files left out: what token estimates go by."""
     media = sum(len(msgspec.json.encode(part, enc_hook=str)) for part in _beyond_text(request))
-    return max(len(encoded.body) - media, 0)
+    return max(encoded.text_length - media, 0)
 
 
 def greatest_cost(price: Price | None, input_upper: int | None, output_upper: int | None) -> Decimal | None:

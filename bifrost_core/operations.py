@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 
-from . import requests
+from . import file_requests, requests
 from .errors import PluginError
 from .keys import Secret, presented
 from .responses import (
@@ -17,10 +17,12 @@ from .responses import (
     ModelInfo,
     ModelList,
     ModerationResponse,
+    OcrResponse,
     Response,
     ResponsesResponse,
+    Transcription,
 )
-from .streams import ChatStream, ResponsesStream, ResponseStream, StreamSource
+from .streams import ChatStream, ResponsesStream, ResponseStream, StreamSource, TranscriptionStream
 from .timeouts import Timeout
 from .types import Input, Messages, Operation, Request
 
@@ -235,6 +237,102 @@ class Operations(ABC):
         made = requests.responses(model, input, params, stream=True)
         return self._stream(
             ResponsesStream, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    async def transcribe(
+        self,
+        model: str,
+        file: file_requests.Sound,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> Transcription:
+        """Write down what is said.
+
+        Args:
+            model: ``"provider/model"``, an alias, or a bare name that one provider serves.
+            file: Bytes; a path; a file open for reading bytes, which has to be seekable; an http(s) URL that the
+                provider fetches; or the id of an uploaded file. A string is taken for a URL if it is one, else
+                for an id if it has the form of a UUID, else for a path, which has to exist. Files are read in
+                pieces while they are sent, at most 512 MB, and once more for each retry.
+            virtual_key: Who calls, for the authentication plugins; never sent to a provider.
+            fallbacks: Models to try, in order, when ``model`` can not answer; wins over the Router's.
+            timeout: Seconds for the whole call, the upload included, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            **params: The provider's fields: ``language``, ``temperature``, ``diarize``, ``context_bias`` (a list
+                of terms, or a text with commas between them), ``timestamp_granularities`` (``segment`` or
+                ``word``; Mistral does not combine it with ``language``).
+
+        Raises:
+            CallError: Any way in which the call can fail; see ``errors.py``.
+            ConfigError: ``file`` is none of these, can not be read, or is empty.
+        """
+        virtual_key = presented(virtual_key)
+        made = file_requests.transcribe(model, file, params, stream=False)
+        return await self._answer(
+            Transcription, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    def stream_transcribe(
+        self,
+        model: str,
+        file: file_requests.Sound,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> TranscriptionStream:
+        """As ``transcribe``, piece by piece; ``Timeout.first_token`` counts from the upload's begin."""
+        virtual_key = presented(virtual_key)
+        made = file_requests.transcribe(model, file, params, stream=True)
+        return self._stream(
+            TranscriptionStream, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
+        )
+
+    async def ocr(
+        self,
+        model: str,
+        document: file_requests.Document,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> OcrResponse:
+        """Read a document or an image as Markdown.
+
+        Args:
+            model: ``"provider/model"``, an alias, or a bare name that one provider serves.
+            document: Bytes; a path; a file open for reading bytes; a URL; the id of an uploaded file; or the API's
+                own dict, which is sent as it is. Of bytes and files their first bytes tell the type (PDF, DOCX,
+                PPTX or an image), else the name does; they go into the request, up to 14.8 MB. A string is taken
+                for a URL (http, https, data), else for an id if it has the form of a UUID, else for a path, which
+                has to exist. A URL leads to an image if its media type or its path's ending says so, else to a
+                document: where that is wrong, pass the dict.
+            virtual_key: Who calls, for the authentication plugins; never sent to a provider.
+            fallbacks: Models to try, in order, when ``model`` can not answer; wins over the Router's.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            **params: The provider's fields: ``pages`` (from 0: a list, a range or ``"0,2-4"``),
+                ``include_image_base64``, ``image_limit``, ``image_min_size``, ``table_format``,
+                ``extract_header``, ``extract_footer``, ``include_blocks``, ``confidence_scores_granularity``,
+                ``document_annotation_prompt``, and ``bbox_annotation_format`` and ``document_annotation_format``:
+                the API's dict or a class, whose instance ``annotation`` then is.
+
+        Raises:
+            CallError: Any way in which the call can fail; see ``errors.py``.
+            ConfigError: ``document`` is none of these, can not be read, or is of an unknown type.
+        """
+        virtual_key = presented(virtual_key)
+        made = await file_requests.ocr(model, document, params)
+        return await self._answer(
+            OcrResponse, made, virtual_key=virtual_key, fallbacks=fallbacks, timeout=timeout, metadata=metadata
         )
 
     async def embed(

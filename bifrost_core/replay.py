@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from .response_events import ResponseEvents
-from .responses import ChatResponse, Response, ResponsesResponse
+from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .types import Choice, Chunk, JsonObject, ToolCall
 
 __all__ = ["as_delivered", "chat_as_delivered", "chunks_of"]
@@ -18,10 +18,12 @@ def chunks_of(response: Response) -> list[Chunk]:
     """A whole answer as the chunks of a stream: per choice one with its content and one with its end.
 
     The usage stands on the last chunk, as providers have it. ``raw`` is in the shape of an OpenAI
-    chat completion chunk.
+    chat completion chunk; of a transcription in that of its own events.
     """
     if isinstance(response, ResponsesResponse):
         return _chunks_of_items(response)
+    if isinstance(response, Transcription):
+        return _chunks_of_transcription(response)
     choices = response.choices if isinstance(response, ChatResponse) else (Choice(text=_text_of(response)),)
     head: JsonObject = {
         "id": response.raw.get("id") or response.call_id,
@@ -96,6 +98,19 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     return chunks
 
 
+def _chunks_of_transcription(response: Transcription) -> list[Chunk]:
+    """The text as one delta, and the end, which has all of it once more.
+
+    Source:
+        https://docs.mistral.ai/capabilities/audio_transcription (streaming)
+    """
+    text = response.text
+    said = [Chunk(text=text, raw={"type": "transcription.text.delta", "text": text})] if text else []
+    whole = {"model": response.model, "text": text, "language": response.language, **response.raw}
+    end: JsonObject = {**whole, "type": "transcription.done"}
+    return [*said, Chunk(finish_reason="stop", usage=response.usage, raw=end)]
+
+
 def _text_of(response: Response) -> str:
     text = getattr(response, "text", "")
     return text if isinstance(text, str) else ""
@@ -120,6 +135,9 @@ def as_delivered(response: Response, delivered: Iterable[Chunk]) -> Response:
         return chat_as_delivered(response, delivered)
     if isinstance(response, ResponsesResponse):
         return _items_as_delivered(response, delivered)
+    if isinstance(response, Transcription):
+        text = "".join(chunk.text for chunk in delivered)
+        return response if text == response.text else response.with_text(text)
     return response
 
 

@@ -229,11 +229,25 @@ class OcrResponse(Response):
 
     Attributes:
         pages: In order.
-        annotation: The document annotation, parsed from its JSON, where one was asked for.
     """
 
     pages: tuple[OcrPage, ...] = attrs.field(default=(), converter=tuple[OcrPage, ...])
-    annotation: Any = None
+    _annotation: Any = attrs.field(default=None, alias="annotation", repr=False)
+    _parse: Callable[[str], Any] | None = attrs.field(default=None, alias="parse", repr=False, eq=False)
+
+    @property
+    def annotation(self) -> Any:
+        """The document annotation, where one was asked for.
+
+        An instance of the class given as ``document_annotation_format``, else what its JSON holds; text that is no
+        JSON stays text.
+
+        Raises:
+            StructuredOutputError: It does not fit the class; its text is kept in the error and in ``raw``.
+        """
+        if self._parse is None or not isinstance(self._annotation, str):
+            return self._annotation
+        return self._parse(self._annotation)
 
     @property
     def text(self) -> str:
@@ -254,7 +268,7 @@ class OcrResponse(Response):
                 {"index": page.index, "markdown": page.markdown, "images": [], "dimensions": page.dimensions}
                 for page in told
             ]
-        return attrs.evolve(self, pages=told, annotation=None, raw=raw)
+        return attrs.evolve(self, pages=told, annotation=None, parse=None, raw=raw)
 
 
 @attrs.frozen(kw_only=True)

@@ -448,7 +448,7 @@ class Run:
         call = self.call
         about = PickRequest(
             session=call.options.get("session") or call.request.body.get("prompt_cache_key"),
-            input_tokens=len(self._encode(deployment, None).body) // 4,
+            input_tokens=self._encode(deployment, None).text_length // 4,
             attempt=len(call.attempts),
         )
         configured = deployment.keys

@@ -640,7 +640,7 @@ class Sender:
             method=call.method,
             url=call.url,
             headers=lane.headers(call, provider.auth, secret),
-            body=call.body,
+            body=call.content,
             network=provider.network,
             connect=limits.connect,
             read=read,

@@ -14,11 +14,11 @@ from anyio.abc import TaskGroup
 from .calls import Call
 from .errors import ConfigError, PluginError
 from .response_events import ResponseEvents
-from .responses import ChatResponse, Response, ResponsesResponse
+from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
 from .types import Chunk, Request
 
-__all__ = ["ChatStream", "ResponseStream", "ResponsesStream"]
+__all__ = ["ChatStream", "ResponseStream", "ResponsesStream", "TranscriptionStream"]
 
 
 class StreamSource(Protocol):
@@ -225,3 +225,18 @@ class ResponsesStream(ResponseStream):
         if told is None or not self._ended:
             raise ConfigError("the stream has not been read to its end; its response is not complete")
         return told
+
+
+class TranscriptionStream(ResponseStream):
+    """A streamed transcription: chunks with text, and others whose ``raw`` alone tells of language or segments."""
+
+    @property
+    def response(self) -> Transcription:
+        """The whole transcription, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        response = super().response
+        assert isinstance(response, Transcription)  # noqa: S101 # such requests give transcriptions
+        return response

@@ -15,13 +15,23 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .errors import ConfigError
 from .estimates import Estimate
+from .file_requests import Document, Sound
 from .health import RouteHealth
 from .keys import Key, Secret, presented
 from .kinds import Scope
 from .requests import Moderated, Texts
-from .responses import ChatResponse, EmbeddingResponse, ModelInfo, ModerationResponse, Response, ResponsesResponse
+from .responses import (
+    ChatResponse,
+    EmbeddingResponse,
+    ModelInfo,
+    ModerationResponse,
+    OcrResponse,
+    Response,
+    ResponsesResponse,
+    Transcription,
+)
 from .router import Router
-from .sync_streams import SyncChatStream, SyncResponsesStream, SyncResponseStream
+from .sync_streams import SyncChatStream, SyncResponsesStream, SyncResponseStream, SyncTranscriptionStream
 from .timeouts import Timeout
 from .types import Input, Messages, Request, RouteRef
 
@@ -247,6 +257,81 @@ class SyncRouter:
                 metadata=metadata,
                 **params,
             ),
+        )
+
+    def transcribe(
+        self,
+        model: str,
+        file: Sound,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> Transcription:
+        """As ``Router.transcribe``."""
+        virtual_key = presented(virtual_key)
+        return self._call(
+            self._router.transcribe,
+            model,
+            file,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **params,
+        )
+
+    def stream_transcribe(
+        self,
+        model: str,
+        file: Sound,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> SyncTranscriptionStream:
+        """As ``Router.stream_transcribe``."""
+        virtual_key = presented(virtual_key)
+        return SyncTranscriptionStream(
+            self.portal,
+            partial(
+                self._router.stream_transcribe,
+                model,
+                file,
+                virtual_key=virtual_key,
+                fallbacks=fallbacks,
+                timeout=timeout,
+                metadata=metadata,
+                **params,
+            ),
+        )
+
+    def ocr(
+        self,
+        model: str,
+        document: Document,
+        *,
+        virtual_key: str | Secret | None = None,
+        fallbacks: Sequence[str] | None = None,
+        timeout: Timeout | float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **params: Any,
+    ) -> OcrResponse:
+        """As ``Router.ocr``."""
+        virtual_key = presented(virtual_key)
+        return self._call(
+            self._router.ocr,
+            model,
+            document,
+            virtual_key=virtual_key,
+            fallbacks=fallbacks,
+            timeout=timeout,
+            metadata=metadata,
+            **params,
         )
 
     def embed(

@@ -13,11 +13,11 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .errors import ConfigError
-from .responses import ChatResponse, Response, ResponsesResponse
+from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .streams import ResponseStream
 from .types import Chunk
 
-__all__ = ["SyncChatStream", "SyncResponseStream", "SyncResponsesStream"]
+__all__ = ["SyncChatStream", "SyncResponseStream", "SyncResponsesStream", "SyncTranscriptionStream"]
 
 _BUFFER: Final = 64  # chunks between the event loop and the reading thread
 
@@ -191,4 +191,19 @@ class SyncResponsesStream(SyncResponseStream):
         """
         response = super().response
         assert isinstance(response, ResponsesResponse)  # noqa: S101 # its stream has seen to it
+        return response
+
+
+class SyncTranscriptionStream(SyncResponseStream):
+    """A streamed transcription in blocking code."""
+
+    @property
+    def response(self) -> Transcription:
+        """The whole transcription, after the end of the stream.
+
+        Raises:
+            ConfigError: The stream has not ended, or was left before its end.
+        """
+        response = super().response
+        assert isinstance(response, Transcription)  # noqa: S101 # such requests give transcriptions
         return response

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import attrs
 import msgspec
 
 from ._errors import ConfigError
+from .bodies import Content, Source, source_of
 
 __all__ = [
     "Choice",
@@ -301,21 +302,31 @@ def _read_only(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(body))
 
 
+def _measured(file: File) -> Source:
+    return source_of(file.content)
+
+
 @attrs.frozen
 class File:
-    """A file that goes with a request.
+    """A file that goes with a request. Its content is not read before it is sent.
 
     Attributes:
         name: The form field that carries it (``file``).
         filename: What the provider is told it is called.
-        content: The bytes, or a file open for reading bytes.
+        content: The bytes, a path as ``os.PathLike``, or a file open for reading bytes, which has to be seekable:
+            every attempt reads it from where it stood when this was made.
         content_type: Its media type.
+        source: The content, measured.
+
+    Raises:
+        ConfigError: The content is none of these, or can not be read.
     """
 
     name: str
     filename: str
-    content: bytes | IO[bytes] = attrs.field(repr=False)
+    content: Content = attrs.field(repr=False)
     content_type: str = "application/octet-stream"
+    source: Source = attrs.field(init=False, eq=False, repr=False, default=attrs.Factory(_measured, takes_self=True))
 
 
 def _files(files: Iterable[File]) -> tuple[File, ...]:
@@ -400,6 +411,17 @@ class Chunk:
     def has_content(self) -> bool:
         """Whether it holds anything that a caller waits for: text, reasoning or a tool call."""
         return bool(self.text or self.reasoning or self.tool_calls)
+
+    def as_said(self) -> Chunk:
+        """The chunk without what its event repeats of others, for stream filters, which may have changed those.
+
+        An event without choices that has another text than the chunk (the last one of a transcription has all
+        of it) keeps in ``raw`` only the members that name and count.
+        """
+        raw = self.raw
+        if "choices" in raw or self.text == (raw.get("text") or raw.get("delta") or ""):
+            return self
+        return self.with_text(self.text)
 
     def with_text(self, text: str) -> Chunk:
         """A copy that says ``text`` instead, in ``raw`` too: the old words are nowhere behind it."""

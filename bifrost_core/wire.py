@@ -8,6 +8,8 @@ from typing import Final
 
 import attrs
 
+from .bodies import Multipart
+
 __all__ = ["REQUEST_IDS", "Auth", "HttpCall", "HttpReply", "Network", "request_id"]
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -39,9 +41,10 @@ class HttpCall:
         method: ``GET`` or ``POST``.
         url: Absolute URL.
         headers: Raw headers without ``host``, ``content-length`` and the credential; names in lower case.
-        body: The bytes; ``b""`` without a body.
+        body: The bytes; ``b""`` without a body, or where it is a form.
         stream: Whether the answer comes as server-sent events.
         output_upper: The output limit that the body carries, in tokens over all choices; None without.
+        form: The body, where it is a form: its files are read while they are sent.
     """
 
     method: str
@@ -50,6 +53,17 @@ class HttpCall:
     body: bytes = attrs.field(default=b"", repr=False)
     stream: bool = False
     output_upper: int | None = None
+    form: Multipart | None = None
+
+    @property
+    def content(self) -> bytes | Multipart:
+        """What is sent: the bytes, or the form."""
+        return self.body if self.form is None else self.form
+
+    @property
+    def text_length(self) -> int:
+        """Bytes of what is sent; the content of files is not counted."""
+        return len(self.body) if self.form is None else self.form.text_length
 
 
 @attrs.frozen

@@ -15,8 +15,9 @@ PLUGINS = ROOT / "plugins" / "bifrost_plugins"
 
 # From the ground up. A module or sub-package imports what stands below it, and inside a sub-package its siblings.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"_errors", "kinds", "clocks", "roots", "limiter", "wire"}),
-    frozenset({"types", "keys", "timeouts", "decompression", "docstrings"}),
+    frozenset({"_errors", "kinds", "clocks", "media", "roots", "limiter"}),
+    frozenset({"bodies", "keys", "timeouts", "decompression", "docstrings"}),
+    frozenset({"types", "wire"}),
     frozenset({"prices"}),
     frozenset({"estimates"}),
     frozenset({"attempts"}),
@@ -24,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"calls", "errors"}),
     frozenset({"structured", "tools"}),
     frozenset({"balancing", "hedging", "hookspecs", "lifespans", "requests", "resuming"}),
-    frozenset({"response_events", "responses_bodies"}),
+    frozenset({"file_requests", "response_events", "responses_bodies"}),
     frozenset({"replay", "streams"}),
     frozenset({"engines", "health", "hooks", "operations", "retries"}),
     frozenset({"providers"}),

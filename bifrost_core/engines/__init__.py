@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 from bifrost_core._errors import ConfigError
 
+from ._upload import Upload
 from .base import Exchange, HttpEngine, HttpStream, TransportError
 
-__all__ = ["Exchange", "HttpEngine", "HttpStream", "TransportError", "make_engine"]
+__all__ = ["Exchange", "HttpEngine", "HttpStream", "TransportError", "Upload", "make_engine"]
 
 _NAMES = ("auto", "httpx", "httpx2", "aiohttp")
 

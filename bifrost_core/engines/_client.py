@@ -10,6 +10,7 @@ import anyio
 
 from bifrost_core.kinds import Kind
 
+from ._upload import Upload
 from .base import Exchange, TransportError
 
 __all__ = ["ClientEngine"]
@@ -86,6 +87,10 @@ class ClientEngine:
         """See ``HttpEngine.open``."""
         answer: _Answer | None = None
         failure: TransportError | None = None
+        headers = list(exchange.headers)
+        upload = None if isinstance(exchange.body, bytes) else Upload(exchange.body)
+        if upload is not None:
+            headers.append((b"content-length", b"%d" % len(exchange.body)))  # else a client sends it in chunks
         with anyio.CancelScope(shield=True) as scope:
 
             async def trace(_name: str, _info: object) -> None:
@@ -98,18 +103,23 @@ class ClientEngine:
                 request = self._client.build_request(
                     exchange.method,
                     exchange.url,
-                    headers=list(exchange.headers),
-                    content=exchange.body,
+                    headers=headers,
+                    content=exchange.body if upload is None else upload,
                     extensions={"timeout": timeout, "trace": trace},
                 )
                 response = await self._client.send(request, stream=True, follow_redirects=False, auth=None)
                 answer = _Answer(response)
+            except TransportError as exc:  # of ours: a file can not be read
+                failure = exc
             except Exception as exc:
                 failure = _failure(exc)
+            finally:
+                if upload is not None:
+                    upload.close()
         if answer is not None:
             return answer
         assert failure is not None  # noqa: S101 # one of the two is always there; for the type checker
-        raise failure
+        raise failure.with_traceback(None)
 
     async def aclose(self) -> None:
         """Nothing: the client is the user's to close."""

@@ -25,6 +25,7 @@ import attrs
 from bifrost_core.kinds import Kind
 from bifrost_core.wire import Network
 
+from ._upload import Upload
 from ._wire import MAX_HEAD, Wire, connect, describe
 from .base import Exchange, TransportError
 
@@ -244,6 +245,27 @@ class _Modules:
         return importlib.import_module(self.name)
 
 
+class _Outgoing:
+    """A body on its way over one connection."""
+
+    __slots__ = ("_line", "_stop", "_upload")
+
+    def __init__(self, upload: Upload, line: _Line, stop: type[Exception]) -> None:
+        self._upload = upload
+        self._line = line
+        self._stop = stop
+
+    def __aiter__(self) -> _Outgoing:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next bytes; none that nobody takes any more: httpcore goes on to the answer after its ``WriteError``."""
+        wire = self._line.wire
+        if wire is not None and wire.is_spoilt:
+            raise self._stop
+        return await self._upload.__anext__()
+
+
 class _Answer:
     """An answer whose head has arrived. See ``HttpStream``."""
 
@@ -330,6 +352,7 @@ class HttpxEngine:
     async def open(self, exchange: Exchange) -> _Answer:
         """See ``HttpEngine.open``."""
         line: _Line | None = None
+        upload = None if isinstance(exchange.body, bytes) else Upload(exchange.body)
         failure: TransportError
         try:
             lane = self._lane(exchange.network)
@@ -339,7 +362,7 @@ class HttpxEngine:
             if line is None:
                 line = await lane.line(target, exchange)
                 self._busy.add(line)
-            request = self._request(exchange, target)
+            request = self._request(exchange, target, line, upload)
             response = await line.connection.handle_async_request(request)
             if exchange.idle is not None:  # httpcore reads it anew when the body begins
                 request.extensions["timeout"]["read"] = exchange.idle
@@ -358,6 +381,9 @@ class HttpxEngine:
             if line is not None:
                 await self.drop(line)
             raise
+        finally:
+            if upload is not None:
+                upload.close()
         if line is not None:
             failure.reused = not line.connected and failure.kind is not Kind.CONNECT_ERROR
             if line.pending_tls:  # the proxy failed, or what it led to: the request has not left
@@ -391,9 +417,12 @@ class HttpxEngine:
             await self.drop(line)
         return None
 
-    def _request(self, exchange: Exchange, target: _Target) -> Any:
+    def _request(self, exchange: Exchange, target: _Target, line: _Line, upload: Upload | None) -> Any:
         assert self._modules is not None  # noqa: S101 # set with the first lane; for the type checker
         length = len(exchange.body)
+        content: Any = exchange.body
+        if upload is not None:
+            content = _Outgoing(upload, line, self._modules.core.WriteError)
         return self._modules.core.Request(
             exchange.method,
             target.url,
@@ -402,7 +431,7 @@ class HttpxEngine:
                 *exchange.headers,
                 *([(b"content-length", b"%d" % length)] if length or exchange.method != "GET" else ()),
             ],
-            content=exchange.body,
+            content=content,
             extensions={
                 "timeout": {"connect": exchange.connect, "read": exchange.read, "write": exchange.read, "pool": 1.0}
             },

@@ -24,6 +24,7 @@ __all__ = ["MAX_HEAD", "Wire", "connect", "describe"]
 
 MAX_HEAD: Final = 64 * 1024  # bytes of a header section
 _PIECE: Final = 64 * 1024  # bytes written at once; a larger body is watched for an early answer
+_PEEK: Final = 0.001  # seconds to find out whether what TLS has received is of the answer
 _CLOSE: Final = 2.0  # seconds that closing may take, whatever is being cancelled meanwhile
 _TEXT: Final = 200  # characters of a library's own words that are kept
 
@@ -56,7 +57,8 @@ def _is_readable(sock: socket.socket) -> bool:
 class Wire:
     """One TCP or TLS stream, in the shape of httpcore's ``AsyncNetworkStream``.
 
-    Writes are kept until the next read, so that head and body leave in one packet where they fit.
+    Writes are kept until the next read or until there are more than 64 KiB of them, so that head and body
+    leave in one packet where they fit, and a larger body leaves while it is read.
 
     Attributes:
         received: Bytes of the answer that have arrived in the running exchange.
@@ -69,6 +71,9 @@ class Wire:
     """
 
     __slots__ = (
+        "_early",
+        "_is_tls",
+        "_kept",
         "_out",
         "_raw",
         "_stream",
@@ -84,7 +89,10 @@ class Wire:
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
         self._raw: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 # anyio's, not a database's
+        self._is_tls = isinstance(stream, TLSStream)
         self._out: list[bytes] = []
+        self._kept = 0  # bytes of `_out`
+        self._early = b""  # of an answer that came while the body was on its way
         self.is_closed = False
         self.is_spoilt = False
         self.on_secured: Callable[[Wire], None] | None = None
@@ -97,10 +105,29 @@ class Wire:
         self.head_done = False
         self.on_sent = on_sent
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109 # httpcore's signature
-        """Keep ``buffer`` for the next read."""
-        if buffer:
-            self._out.append(buffer)
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 # httpcore's signature
+        """Keep ``buffer`` for the next read; send what is kept once it is much.
+
+        Args:
+            buffer: Bytes; dropped after the peer has stopped taking them (``is_spoilt``).
+            timeout: Seconds in which the peer takes nothing; None: for ever.
+
+        Raises:
+            TransportError: Silence.
+        """
+        if not buffer or self.is_spoilt or self.is_closed:
+            return
+        self._out.append(buffer)
+        self._kept += len(buffer)
+        if self._kept > _PIECE:
+            await self._send_large(self._taken(), timeout)
+
+    def _taken(self) -> bytes:
+        """What is kept, which then is no more."""
+        out = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        self._kept = 0
+        return out
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 # httpcore's signature
         """Send what is kept, then wait for bytes.
@@ -119,11 +146,11 @@ class Wire:
             raise self._failure(Kind.PROTOCOL_ERROR, f"the header section is longer than {MAX_HEAD} bytes")
         if self.is_closed:
             raise self._ended("closed on our side")
-        out = b"".join(self._out)
-        self._out.clear()
-        if len(out) > _PIECE:
-            await self._send_large(out, timeout)
-            out = b""
+        out = self._taken()
+        if self._early:
+            data, self._early = self._early, b""
+            self.received += len(data)
+            return data
         data = b""
         problem: str | None = None
         with anyio.move_on_after(timeout):
@@ -180,7 +207,7 @@ class Wire:
     async def _send_large(self, data: bytes, silence: float | None) -> None:
         """Write piece by piece until all is out, the peer takes no more, or it answers early (a 413 does)."""
         for start in range(0, len(data), _PIECE):
-            if start and _is_readable(self._raw):
+            if self.sent and await self._is_answered():
                 self.is_spoilt = True
                 return
             with anyio.move_on_after(silence) as scope:
@@ -191,6 +218,23 @@ class Wire:
                 if not _is_readable(self._raw):
                     raise self._failure(Kind.READ_TIMEOUT, f"the peer took no byte for {silence:g} s")
                 return
+
+    async def _is_answered(self) -> bool:
+        """Whether the peer answers, or has gone, before it has all of the request.
+
+        What a TLS connection receives may be its own affair: session tickets come unasked after the handshake
+        (RFC 8446, section 4.6.1). It has to be read to be known.
+        """
+        if not _is_readable(self._raw):
+            return False
+        if not self._is_tls:
+            return True
+        with anyio.move_on_after(_PEEK):
+            try:
+                self._early = await self._stream.receive()
+            except (*_BROKEN, anyio.EndOfStream):
+                return True  # the next read finds it again
+        return bool(self._early)
 
     async def start_tls(
         self,
@@ -214,6 +258,7 @@ class Wire:
             return
         self.is_closed = True
         self._out.clear()
+        self._kept = 0
         with anyio.move_on_after(_CLOSE, shield=True):
             await anyio.aclose_forcefully(self._stream)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from bifrost_core.bodies import Multipart
 from bifrost_core.kinds import Kind
 from bifrost_core.wire import Network
 
@@ -21,7 +22,8 @@ class Exchange:
         method: ``GET`` or ``POST``.
         url: Absolute URL.
         headers: Raw headers, credential included; without ``host`` and ``content-length``.
-        body: The bytes to send.
+        body: The bytes to send, or a form with files: ``Upload(body)`` gives its bytes piece by piece. Either has a
+            length, which is the ``content-length``.
         network: How the provider is reached; engines keep pools per network.
         connect: Seconds for TCP and TLS.
         read: Seconds of silence between two reads.
@@ -33,7 +35,7 @@ class Exchange:
     method: str
     url: str
     headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
+    body: bytes | Multipart
     network: Network
     connect: float
     read: float

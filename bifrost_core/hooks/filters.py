@@ -92,7 +92,7 @@ class FilterChain:
         Raises:
             CallError: A plugin blocked the rest of the answer, or failed and is closed.
         """
-        return self._guarded(lambda: self._through([chunk], 0))
+        return self._guarded(lambda: self._through([chunk.as_said()], 0))
 
     def finish(self) -> list[Chunk]:
         """Return what is still held back, after the provider's last chunk.

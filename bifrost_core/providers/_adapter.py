@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, cast
 
 import attrs
 
+from bifrost_core.bodies import MAX_JSON, MAX_UPLOAD, Multipart, Part
 from bifrost_core.engines.base import HttpEngine
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
@@ -24,8 +25,6 @@ from ._urls import base_of
 from .base import Quota, StreamDecoder
 
 __all__ = ["Codec", "HttpProvider", "Payload"]
-
-MAX_BODY: Final = 20_000_000
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
@@ -45,11 +44,13 @@ class Payload:
         members: The JSON members; None for a request without a body.
         output_upper: The output limit that they carry, in tokens over all choices; None without.
         path: Path behind the base URL, where it is another than the operation's own; with its query.
+        form: The fields of a form that is sent instead of ``members``.
     """
 
     members: dict[str, Any] | None
     output_upper: int | None = None
     path: str = ""
+    form: tuple[Part, ...] = ()
 
 
 @attrs.frozen
@@ -174,26 +175,53 @@ class HttpProvider:
             raise self.reporter.unsupported("stream", f"{request.operation.value} is not streamed; call it plainly")
         payload = codec.write(request, max_output, self.reporter)
         members = payload.members
+        headers = self._headers[codec.method, request.stream]
         body = b""
-        if members is not None:
+        form: Multipart | None = None
+        if payload.form:
+            form = self._form(payload.form)
+            headers = ((b"content-type", form.content_type.encode()), *headers[1:])
+        elif members is not None:
             written = encode(members)
             if written is None:
                 field, problem = unusable_member(members)
                 raise self.reporter.invalid(f"the field {field!r} {problem}")
-            if len(written) > MAX_BODY:
+            if len(written) > MAX_JSON:
                 raise self.reporter.invalid(
-                    f"its body has {len(written)} bytes, more than {MAX_BODY}; make it smaller, or pass files by URL",
+                    f"its body has {len(written)} bytes, more than {MAX_JSON}; make it smaller, or pass files by URL",
                     kind=Kind.REQUEST_TOO_LARGE,
                 )
             body = written
         return HttpCall(
             codec.method,
             self.base_url + payload.path if payload.path else self._calls[request.operation],
-            self._headers[codec.method, request.stream],
+            headers,
             body,
             request.stream,
             payload.output_upper,
+            form,
         )
+
+    def _form(self, parts: tuple[Part, ...]) -> Multipart:
+        """The body that carries a form.
+
+        Raises:
+            BadRequestError: It is too large, or holds what is no text.
+        """
+        problem = ""
+        form: Multipart | None = None
+        try:
+            form = Multipart.of(parts)
+        except UnicodeEncodeError:
+            problem = "a field of the form holds half a surrogate pair, which is no text"
+        if form is None:
+            raise self.reporter.invalid(problem)
+        if len(form) > MAX_UPLOAD:
+            raise self.reporter.invalid(
+                f"its body has {len(form)} bytes, more than {MAX_UPLOAD}; pass the file by URL, or in pieces",
+                kind=Kind.REQUEST_TOO_LARGE,
+            )
+        return form
 
     def decode(self, request: Request, reply: HttpReply) -> Response:
         """Read a whole answer.

@@ -110,12 +110,21 @@ class Reporter:
         more: dict[str, Any] = {"partial": partial} if issubclass(cls, StreamBrokenError) else {}
         return cls(f"the stream of {self.provider} {why}", kind=kind, status=200, provider=self.provider, **more)  # type: ignore[call-arg] # every class of these kinds has them
 
-    def stream_error(self, data: Mapping[str, Any], partial: ChatResponse | None, *, model: str) -> CallError:
-        """The error for an error object inside a stream; before any content its own code decides the kind."""
+    def stream_error(
+        self, data: Mapping[str, Any], partial: ChatResponse | None, *, model: str, has_begun: bool = False
+    ) -> CallError:
+        """The error for an error object inside a stream; before any content its own code decides the kind.
+
+        Args:
+            data: The object.
+            partial: What had come of a chat answer.
+            model: That was asked.
+            has_begun: Content of an answer of another kind had come.
+        """
         problem = _http.problem_of(data)
         status = _http.inner_status(problem)
         kind = Kind.STREAM_ERROR
-        if partial is None and status is not None:
+        if partial is None and not has_begun and status is not None:
             kind = _http.kind_of(status, problem, headers={}, model=model)
         more: dict[str, Any] = {"partial": partial} if kind is Kind.STREAM_ERROR else {}
         return self._make(

@@ -19,10 +19,12 @@ from bifrost_core.types import Operation, Request
 from ._adapter import Codec, HttpProvider
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
+from ._mistral_audio import TranscriptionStreamDecoder, read_transcription, write_transcription
 from ._mistral_chat import continued_chat, continued_responses, write_chat, write_fim, write_responses
 from ._mistral_embeddings import read_embeddings, write_embeddings
 from ._mistral_models import read_models, write_models
 from ._mistral_moderation import read_classification, read_moderation, write_classification, write_moderation
+from ._mistral_ocr import read_ocr, write_ocr
 from ._mistral_speech import read_speech, write_speech
 from ._responses import ResponsesStreamDecoder, read_responses
 from .base import Quota
@@ -83,6 +85,10 @@ class Mistral(HttpProvider):
             Operation.CHAT: Codec("/v1/chat/completions", write_chat, read_chat, ChatStreamDecoder),
             Operation.FIM: Codec("/v1/fim/completions", write_fim, read_chat, ChatStreamDecoder),
             Operation.RESPONSES: Codec("/v1/chat/completions", write_responses, read_responses, ResponsesStreamDecoder),
+            Operation.TRANSCRIPTION: Codec(
+                "/v1/audio/transcriptions", write_transcription, read_transcription, TranscriptionStreamDecoder
+            ),
+            Operation.OCR: Codec("/v1/ocr", write_ocr, read_ocr),
             Operation.EMBEDDINGS: Codec("/v1/embeddings", write_embeddings, read_embeddings),
             Operation.MODERATION: Codec("/v1/moderations", write_moderation, read_moderation),
             Operation.CLASSIFICATION: Codec("/v1/classifications", write_classification, read_classification),

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 
+from bifrost_core.bodies import Multipart
+from bifrost_core.engines import Upload
 from bifrost_core.engines.base import Exchange, HttpStream, TransportError
 from bifrost_core.kinds import Kind
 
@@ -266,14 +268,18 @@ def _header(exchange: Exchange, wanted: bytes) -> str:
 
 
 async def _read_body(body: object) -> bytes:
-    """What a request carries: bytes, or pieces that an iterator of either kind gives.
+    """What a request carries: bytes, a form with files, or pieces that an iterator of either kind gives.
 
     Raises:
         ApiError: 413: it is larger than the service takes.
+        TransportError: A file can not be read.
         TypeError: It is something else.
     """
     if isinstance(body, bytes):
         return _bounded(body)
+    if isinstance(body, Multipart):
+        _check_size(len(body))
+        return await Upload(body).whole()
     whole = bytearray()
     if isinstance(body, AsyncIterable):
         async for piece in cast("AsyncIterable[bytes]", body):
@@ -288,6 +294,10 @@ async def _read_body(body: object) -> bytes:
 
 
 def _bounded(piece: bytes, before: int = 0) -> bytes:
-    if before + len(piece) > _MAX_BODY:
-        raise ApiError.gateway(413, "request body too large", None)
+    _check_size(before + len(piece))
     return piece
+
+
+def _check_size(size: int) -> None:
+    if size > _MAX_BODY:
+        raise ApiError.gateway(413, "request body too large", None)

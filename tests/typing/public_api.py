@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar, assert_type
+from typing import Any, BinaryIO, ClassVar, assert_type
 
 import httpx
 from bifrost_plugins.allow_list import AllowListPlugin, Grant
@@ -41,6 +41,8 @@ from bifrost_core import (
     ModelList,
     ModerationResponse,
     ModerationResult,
+    OcrPage,
+    OcrResponse,
     Operation,
     Price,
     PriceBook,
@@ -58,12 +60,15 @@ from bifrost_core import (
     Router,
     RouteRef,
     Secret,
+    Segment,
     SpeechResponse,
     StreamBrokenError,
     SyncRouter,
     SystemClock,
     Timeout,
     ToolCall,
+    Transcription,
+    TranscriptionStream,
     Usage,
     hookimpl,
     load_plugins,
@@ -163,6 +168,24 @@ async def other_operations(router: Router) -> None:
             assert_type(answer.audio, bytes)
         elif isinstance(answer, ModelList):
             assert_type(answer.models, tuple[ModelInfo, ...])
+
+
+async def recordings_and_documents(router: Router, opened: BinaryIO) -> None:
+    heard = await router.transcribe("mistral/voxtral-mini-latest", Path("talk.mp3"), language="de")
+    assert_type(heard, Transcription)
+    assert_type(heard.segments, tuple[Segment, ...])
+    await router.transcribe("mistral/voxtral-mini-latest", opened, context_bias=["Bifröst"], timeout=600)
+    await router.transcribe("mistral/voxtral-mini-latest", b"RIFF")
+    async with router.stream_transcribe("mistral/voxtral-mini-latest", "https://example.com/talk.mp3") as stream:
+        assert_type(stream, TranscriptionStream)
+        async for chunk in stream:
+            assert_type(chunk, Chunk)
+    assert_type(stream.response, Transcription)
+    read = await router.ocr("mistral/mistral-ocr-latest", "scan.png", pages=range(3))
+    assert_type(read, OcrResponse)
+    assert_type(read.pages, tuple[OcrPage, ...])
+    assert_type(read.text, str)
+    await router.ocr("mistral/mistral-ocr-latest", {"type": "file", "file_id": "…"})
 
 
 async def streams(router: Router) -> None:
