@@ -31,8 +31,8 @@ from bifrost_core import (
     Usage,
     hookimpl,
 )
+from bifrost_core.file_requests import Document, Sound
 from bifrost_core.media import HEAD, is_image, media_type_of, named_type
-from bifrost_core.requests import Document, Sound
 from bifrost_core.testing import Fault, Simulated, SimulatedKey, SimulatedMistral
 
 SECRET = "sk-simulated-media-1"

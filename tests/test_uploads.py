@@ -19,6 +19,7 @@ import attrs
 import httpx
 import msgspec
 import pytest
+import trustme
 
 from bifrost_core import (
     BadRequestError,
@@ -40,7 +41,17 @@ from bifrost_core.wire import Network
 SECRET = "sk-canary-uploads-0123456789"
 MODEL = "mistral/voxtral-mini-latest"
 SOUND = b"RIFF\x00\x00\x00\x00WAVEfmt " + bytes(range(256)) * 1200  # 307,216 bytes: more than one piece
-CERTIFICATE = Path(__file__).parent / "fixtures" / "tls" / "localhost.pem"  # of no worth: for loopback only
+AUTHORITY = trustme.CA()
+CERTIFICATE = AUTHORITY.issue_cert("127.0.0.1")
+
+
+def trusting() -> ssl.SSLContext:
+    """What trusts the test's own authority and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    AUTHORITY.configure_trust(context)
+    return context
+
+
 ANSWER = msgspec.json.encode(
     {
         "model": "voxtral-mini-2602",
@@ -76,7 +87,7 @@ class RawServer:
 
     def __init__(self, *replies: tuple[int, bytes], early: bool = False, tls: bool = False) -> None:
         self.requests: list[Got] = []
-        self.network = Network(verify=str(CERTIFICATE))
+        self.network = Network(verify=trusting())
         self.hold_at: int | None = None  # bytes of a body after which the rest is not read
         self.cut_at: int | None = None  # bytes of a body after which the connection is closed
         self.noticed = threading.Event()
@@ -86,7 +97,7 @@ class RawServer:
         self._context: ssl.SSLContext | None = None
         if tls:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._context.load_cert_chain(CERTIFICATE)
+            CERTIFICATE.configure_cert(self._context)
         self._socket = socket.create_server(("127.0.0.1", 0))
         scheme = "https" if tls else "http"
         self.base_url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -163,7 +174,7 @@ class RawServer:
 
 
 def provider(server: RawServer) -> Mistral:
-    return Mistral([SECRET], base_url=server.base_url, verify=str(CERTIFICATE))
+    return Mistral([SECRET], base_url=server.base_url, verify=trusting())
 
 
 def form_of(content: Any) -> Multipart:
@@ -186,7 +197,7 @@ def exchange(server: RawServer, body: bytes | Multipart) -> Exchange:
 @pytest.fixture(params=["own", "client"])
 def engine(request: pytest.FixtureRequest) -> Callable[[], HttpEngine]:
     """The Router's own engine, and a client of the user's."""
-    context = ssl.create_default_context(cafile=str(CERTIFICATE))
+    context = trusting()
     return lambda: make_engine("httpx" if request.param == "own" else httpx.AsyncClient(verify=context))
 
 
