@@ -199,6 +199,8 @@ class StreamRun(Run):
                 if flight.first_token is None:
                     await self._begin_answer(flight, reading)
                     flight.first_token = clock() - flight.started
+                    if not self.committed:  # otherwise it goes on with what an earlier attempt began
+                        self.first_token_at = flight.started + flight.first_token
                     flight.deployment.balancer.first_token(flight.token)
                     self._phase = "idle"
                 # Only content counts, and only now and then is the scope's timer moved: it costs a timer.
@@ -237,8 +239,6 @@ class StreamRun(Run):
             chunks, reading.preamble = [*reading.preamble, *chunks], []
         if not chunks:
             return
-        if self.first_token_at is None and flight.first_token is not None:
-            self.first_token_at = flight.started + flight.first_token
         if self._filters is not None:
             self.committed = True  # a filter remembers what it has seen: another attempt can not start over
             chunks = [out for chunk in chunks for out in self._filters.feed(chunk)]

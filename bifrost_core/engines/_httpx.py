@@ -207,6 +207,7 @@ class _Lane:
         line.connection = self._modules.core.AsyncHTTP11Connection(
             origin=target.url.origin, stream=wire, keepalive_expiry=_KEEP_ALIVE
         )
+        self._modules.join_pieces(line.connection)
         return line
 
     def _proxied(self, target: _Target, proxy: str, exchange: Exchange) -> _Line:
@@ -243,6 +244,11 @@ class _Modules:
 
     def client(self) -> ModuleType:
         return importlib.import_module(self.name)
+
+    def join_pieces(self, connection: Any) -> None:
+        from ._h11 import join_pieces  # noqa: PLC0415 # h11 comes with httpcore, so not before it
+
+        join_pieces(connection)
 
 
 class _Outgoing:
