@@ -1,0 +1,84 @@
+"""The figures as Markdown, and what they say about the goals."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final
+
+from .rounds import Figure, Spread
+
+__all__ = ["goals", "machine", "tables"]
+
+CPU_GOAL: Final = 1.15  # at most, one call in flight
+RATE_GOAL: Final = 1.0  # more than, from 32 calls in flight
+_PACKAGES: Final = ("anyio", "httpx", "httpcore", "httpx2", "httpcore2", "h11", "mistralai", "openai", "litellm")
+_TITLES: Final = {"plain": "Plain calls", "stream": "Streams"}
+
+
+def machine() -> str:
+    """One line about where and on what this runs."""
+    found: list[str] = []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}, {cores} cores; "
+        + ", ".join(found)
+    )
+
+
+def _ratio(spread: Spread) -> str:
+    return f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})"
+
+
+def tables(figures: Sequence[Figure]) -> str:
+    """One table per mode; ratios are against the plain client of the same HTTP library at the same concurrency."""
+    parts: list[str] = []
+    for mode in dict.fromkeys(figure.mode for figure in figures):
+        is_stream = mode == "stream"
+        parts += [
+            f"{_TITLES[mode]}: CPU in us, latency in ms, ratio = median (quartiles) over the rounds.",
+            "",
+            "| in flight | way | CPU | ratio | calls/s | ratio | p50 | p99 | Python calls |"
+            + (" per chunk |" if is_stream else ""),
+            "|---:|---|---:|---:|---:|---:|---:|---:|---:|" + ("---:|" if is_stream else ""),
+        ]
+        for figure in figures:
+            if figure.mode != mode:
+                continue
+            row = (
+                f"| {figure.in_flight} | {figure.way} | {figure.cpu.median:.0f} | {_ratio(figure.cpu_ratio)} "
+                f"| {figure.rate.median:.0f} | {_ratio(figure.rate_ratio)} "
+                f"| {figure.p50:.2f} | {figure.p99:.2f} | {figure.python_calls:.0f} |"
+            )
+            if is_stream:
+                row += " - |" if figure.per_chunk is None else f" {figure.per_chunk:.1f} |"
+            parts.append(row)
+        parts.append("")
+    return "\n".join(parts)
+
+
+def goals(figures: Sequence[Figure]) -> str:
+    """Whether the Router keeps what it promises, line by line; nothing where the figures have no Router."""
+    lines: list[str] = []
+    for figure in figures:
+        if not figure.way.startswith("Router"):
+            continue
+        what = f"{figure.way}, {figure.mode}, {figure.in_flight} in flight:"
+        if figure.in_flight == 1:
+            kept = figure.cpu_ratio.median <= CPU_GOAL
+            lines.append(f"{what} CPU {_ratio(figure.cpu_ratio)} x, at most {CPU_GOAL}: {_word(kept)}")
+        elif figure.in_flight >= 32:
+            kept = figure.rate_ratio.median > RATE_GOAL
+            lines.append(f"{what} throughput {_ratio(figure.rate_ratio)} x, more than {RATE_GOAL}: {_word(kept)}")
+    return "\n".join(lines)
+
+
+def _word(kept: bool) -> str:
+    return "kept" if kept else "MISSED"

@@ -1,0 +1,249 @@
+"""The ways to ask: plain clients, the Router on each engine, and, where they are installed, SDKs and LiteLLM.
+
+Every way sends the same conversation to the same server and reads the answer as its users do: JSON parsed
+on a plain answer, each event parsed on a stream. A way is opened once and used by all rounds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
+from typing import Any, Final
+
+import attrs
+from bifrost_plugins.allow_list import AllowListPlugin, Grant
+from bifrost_plugins.request_log import RequestLogPlugin
+
+from benchmarks.canned import MESSAGES, MODEL
+from bifrost_core import Mistral, Router
+
+__all__ = ["Target", "Way", "WayEntry", "installed_ways"]
+
+_PLAIN_TOKENS: Final = 20
+_VIRTUAL_KEY: Final = "sk-bf-benchmark-0123456789abcdef"
+
+
+@attrs.frozen
+class Target:
+    """Where to send.
+
+    Attributes:
+        base_url: Of the server, without ``/v1``.
+        secrets: API keys; the Router balances over all of them, the others use the first.
+    """
+
+    base_url: str
+    secrets: Sequence[str]
+
+
+@attrs.frozen(eq=False)
+class Way:
+    """One open way to ask.
+
+    Attributes:
+        plain: Makes one call; gives the text of the answer.
+        stream: Streams an answer of so many tokens; gives its text.
+    """
+
+    plain: Callable[[], Awaitable[str]]
+    stream: Callable[[int], Awaitable[str]]
+
+
+@attrs.frozen(eq=False)
+class WayEntry:
+    """A way by name.
+
+    Attributes:
+        name: As the tables have it.
+        base: Name of the way that the ratios are against: the plain client of the same HTTP library.
+        needs: Modules that have to be installed.
+        open: Makes the way.
+    """
+
+    name: str
+    base: str
+    needs: tuple[str, ...]
+    open: Callable[[Target], AbstractAsyncContextManager[Way]]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether everything it needs can be imported."""
+        return all(find_spec(module) is not None for module in self.needs)
+
+
+def _body(*, stream: bool, tokens: int) -> dict[str, Any]:
+    return {"model": MODEL, "messages": MESSAGES, "max_tokens": tokens, "stream": stream}
+
+
+def _client(library: str, **options: Any) -> Callable[[Target], AbstractAsyncContextManager[Way]]:
+    """The plain client of httpx or httpx2, used as its documentation shows."""
+
+    @asynccontextmanager
+    async def opened(target: Target) -> AsyncGenerator[Way]:
+        http = importlib.import_module(library)
+        url = f"{target.base_url}/v1/chat/completions"
+        headers = {"authorization": f"Bearer {target.secrets[0]}"}
+        limits = {name: http.Limits(**value) for name, value in options.items()}
+        async with http.AsyncClient(timeout=60, **limits) as client:
+
+            async def plain() -> str:
+                response = await client.post(url, json=_body(stream=False, tokens=_PLAIN_TOKENS), headers=headers)
+                response.raise_for_status()
+                text: str = response.json()["choices"][0]["message"]["content"]
+                return text
+
+            async def stream(tokens: int) -> str:
+                pieces: list[str] = []
+                body = _body(stream=True, tokens=tokens)
+                async with client.stream("POST", url, json=body, headers=headers) as response:
+                    response.raise_for_status()
+                    async for line in response.aiter_lines():
+                        if line.startswith("data: ") and line != "data: [DONE]":
+                            pieces.append(  # noqa: PERF401 # as users write it
+                                json.loads(line[6:])["choices"][0]["delta"]["content"]
+                            )
+                return "".join(pieces)
+
+            yield Way(plain, stream)
+
+    return opened
+
+
+def _router(engine: str, *, plugins: bool = False) -> Callable[[Target], AbstractAsyncContextManager[Way]]:
+    """The Router; with plugins, those that ship with it and watch every call."""
+
+    @asynccontextmanager
+    async def opened(target: Target) -> AsyncGenerator[Way]:
+        found: list[object] = []
+        options: dict[str, Any] = {}
+        if plugins:
+            grant = Grant("benchmark", keys=_VIRTUAL_KEY, models="mistral/*")
+            found = [AllowListPlugin([grant]), RequestLogPlugin(_forget)]
+            options = {"virtual_key": _VIRTUAL_KEY, "metadata": {"team": "benchmarks"}}
+        provider = Mistral(list(target.secrets), base_url=target.base_url)
+        async with Router([provider], engine=engine, plugins=found, timeout=60) as router:
+
+            async def plain() -> str:
+                answer = await router.chat(f"mistral/{MODEL}", MESSAGES, max_tokens=_PLAIN_TOKENS, **options)
+                return answer.text
+
+            async def stream(tokens: int) -> str:
+                pieces: list[str] = []
+                async with router.stream(f"mistral/{MODEL}", MESSAGES, max_tokens=tokens, **options) as chunks:
+                    async for chunk in chunks:
+                        pieces.append(chunk.text)  # noqa: PERF401 # as users write it
+                return "".join(pieces)
+
+            yield Way(plain, stream)
+
+    return opened
+
+
+def _forget(event: object) -> None:
+    """A sink that costs nothing: what is measured is the log, not a disk."""
+
+
+@asynccontextmanager
+async def _mistralai(target: Target) -> AsyncGenerator[Way]:
+    sdk = importlib.import_module("mistralai.client")
+    async with sdk.Mistral(api_key=target.secrets[0], server_url=target.base_url) as client:
+
+        async def plain() -> str:
+            answer = await client.chat.complete_async(model=MODEL, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
+            text: str = answer.choices[0].message.content
+            return text
+
+        async def stream(tokens: int) -> str:
+            pieces: list[str] = []
+            events = await client.chat.stream_async(model=MODEL, messages=MESSAGES, max_tokens=tokens)
+            async with events:
+                async for event in events:
+                    pieces.append(event.data.choices[0].delta.content)  # noqa: PERF401 # as users write it
+            return "".join(pieces)
+
+        yield Way(plain, stream)
+
+
+@asynccontextmanager
+async def _openai(target: Target) -> AsyncGenerator[Way]:
+    sdk = importlib.import_module("openai")
+    base = f"{target.base_url}/v1"
+    async with sdk.AsyncOpenAI(api_key=target.secrets[0], base_url=base, max_retries=0) as client:
+        create = client.chat.completions.create
+
+        async def plain() -> str:
+            answer = await create(model=MODEL, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
+            text: str = answer.choices[0].message.content
+            return text
+
+        async def stream(tokens: int) -> str:
+            events = await create(model=MODEL, messages=MESSAGES, max_tokens=tokens, stream=True)
+            return "".join([event.choices[0].delta.content or "" async for event in events])
+
+        yield Way(plain, stream)
+
+
+def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[Way]]:
+    """LiteLLM's function, or its Router over as many deployments as there are keys."""
+
+    @asynccontextmanager
+    async def opened(target: Target) -> AsyncGenerator[Way]:
+        sdk: Any = importlib.import_module("litellm")
+        sdk.suppress_debug_info = True
+        asked = [
+            {"model": f"mistral/{MODEL}", "api_key": secret, "api_base": f"{target.base_url}/v1"}
+            for secret in target.secrets
+        ]
+        if router:
+            models = [{"model_name": MODEL, "litellm_params": params} for params in asked]
+            complete: Any = sdk.Router(model_list=models, num_retries=0).acompletion
+            fixed: dict[str, Any] = {"model": MODEL}
+        else:
+            complete, fixed = sdk.acompletion, asked[0]
+
+        async def plain() -> str:
+            answer = await complete(**fixed, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
+            text: str = answer.choices[0].message.content
+            return text
+
+        async def stream(tokens: int) -> str:
+            events = await complete(**fixed, messages=MESSAGES, max_tokens=tokens, stream=True)
+            return "".join([event.choices[0].delta.content or "" async for event in events])
+
+        yield Way(plain, stream)
+
+    return opened
+
+
+def installed_ways(only: Sequence[str] = ()) -> list[WayEntry]:
+    """What can be measured here.
+
+    Args:
+        only: Parts of names; a way is left out when it has none of them and is the base of none that has.
+            Empty: all.
+    """
+    entries: list[WayEntry] = []
+    unbounded = {"limits": {"max_connections": None, "max_keepalive_connections": None}}
+    for library in ("httpx", "httpx2"):
+        base = f"{library}.AsyncClient"
+        entries += [
+            WayEntry(base, base, (library,), _client(library)),
+            WayEntry(f"{base}, no limits", base, (library,), _client(library, **unbounded)),
+            WayEntry(f"Router on {library}", base, (library,), _router(library)),
+            WayEntry(f"Router on {library}, 2 plugins", base, (library,), _router(library, plugins=True)),
+        ]
+    entries += [
+        WayEntry("mistralai", "httpx2.AsyncClient", ("mistralai", "httpx2"), _mistralai),
+        WayEntry("openai", "httpx2.AsyncClient", ("openai", "httpx2"), _openai),
+        WayEntry("litellm.acompletion", "httpx.AsyncClient", ("litellm",), _litellm(router=False)),
+        WayEntry("litellm.Router", "httpx.AsyncClient", ("litellm",), _litellm(router=True)),
+    ]
+    entries = [entry for entry in entries if entry.is_installed]
+    if not only:
+        return entries
+    chosen = [entry for entry in entries if any(part.lower() in entry.name.lower() for part in only)]
+    bases = {entry.base for entry in chosen}
+    return [entry for entry in entries if entry in chosen or entry.name in bases]
