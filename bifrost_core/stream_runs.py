@@ -17,6 +17,7 @@ from .attempts import Attempt
 from .calls import Call
 from .deployments import Deployment
 from .errors import CallError, ProviderTimeoutError, StreamBrokenError
+from .handover import Handover, ReaderLeftError
 from .hooks import FilterChain
 from .kinds import Kind
 from .providers.base import Continues, StreamDecoder
@@ -65,26 +66,18 @@ class StreamRun(Run):
         self._broken: StreamBrokenError | None = None  # what the answer broke off with, while it is being resumed
         self._broken_attempts: list[Attempt] = []
         self._said = Seam()  # what they brought
-        self._send, self._receive = anyio.create_memory_object_stream[list[Chunk]](_BUFFER)
+        self._handover = Handover(_BUFFER)
 
     # -- the reader's side ----------------------------------------------------------------------
 
     async def next_batch(self) -> list[Chunk] | None:
         """The next chunks; None at the end."""
-        try:
-            return self._receive.receive_nowait()
-        except anyio.WouldBlock:
-            try:
-                return await self._receive.receive()
-            except (anyio.EndOfStream, anyio.ClosedResourceError):
-                return None
-        except (anyio.EndOfStream, anyio.ClosedResourceError):
-            return None
+        return await self._handover.take()
 
     def stop(self) -> None:
         """End the call now; nothing more is read."""
         super().stop()
-        self._receive.close()
+        self._handover.leave()
 
     # -- the call's side ------------------------------------------------------------------------
 
@@ -93,7 +86,7 @@ class StreamRun(Run):
         try:
             await super().main()
         finally:
-            self._send.close()
+            self._handover.end()
             self.opened.set()
             if self.on_finished is not None:
                 self.on_finished(self)
@@ -260,11 +253,9 @@ class StreamRun(Run):
         self.committed = True
         self.opened.set()
         try:
-            try:
-                self._send.send_nowait(chunks)
-            except anyio.WouldBlock:
+            if not self._handover.put(chunks):
                 await self._wait_for_reader(chunks, flight, silence)
-        except anyio.BrokenResourceError:
+        except ReaderLeftError:
             # The reader has left; its ``stop`` cancels this task at its next await.
             await anyio.sleep_forever()
 
@@ -275,7 +266,7 @@ class StreamRun(Run):
         before = clock()
         if silence is not None:
             silence.deadline = math.inf
-        await self._send.send(chunks)
+        await self._handover.put_when_read(chunks)
         if silence is not None:
             silence.deadline = anyio.current_time() + self.timeout.idle
         if flight is not None:

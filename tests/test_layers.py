@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"estimates"}),
     frozenset({"attempts"}),
     frozenset({"responses"}),
-    frozenset({"calls", "errors"}),
+    frozenset({"calls", "errors", "handover"}),
     frozenset({"structured", "tools"}),
     frozenset({"balancing", "hedging", "hookspecs", "lifespans", "requests", "resuming"}),
     frozenset({"file_requests", "response_events", "responses_bodies"}),
