@@ -6,7 +6,8 @@ compared with the plain client of the HTTP library below it, httpx with httpx an
 same round. LiteLLM, which has a transport of its own, is set beside httpx.
 
 CPU is that of this process per call (a stream: for all of it), in microseconds. Throughput is calls per
-second of wall time with so many calls in flight all the time. Latency is from asking to the whole answer.
+second of wall time with so many calls in flight all the time; a way that is too slow for so many has no row.
+Latency is from asking to the whole answer.
 Python calls are functions entered per call, counted in a pass of its own. Read the ratios: the machine's
 speed cancels out of them.
 
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calls", type=int, default=400, help="plain calls of a way in each round (%(default)s)")
     parser.add_argument("--streams", type=int, default=50, help="the same for streams (%(default)s)")
     parser.add_argument("--tokens", type=int, default=200, help="words of a stream, an event each (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 32, 256], help="calls in flight (1 32 256)")
     parser.add_argument("--keys", type=int, default=10, help="keys that the Router balances over (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="longest turn of a way in a round (%(default)s)")

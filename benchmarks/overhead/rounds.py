@@ -25,10 +25,11 @@ from benchmarks.canned import TEXT, stream_text
 
 from .ways import Target, Way, WayEntry
 
-__all__ = ["Figure", "Plan", "Spread", "measure"]
+__all__ = ["Figure", "Plan", "Spread", "Turn", "compared", "measure", "percentile"]
 
 _FEW_TOKENS: Final = 20  # of the short stream that the cost per chunk is told from
 _COUNTED: Final = 20  # calls in which Python calls are counted
+_LONGEST: Final = 6  # times `Plan.seconds` that one call of every worker may take
 
 Ask = Callable[[], Awaitable[str]]
 
@@ -93,7 +94,8 @@ class Plan:
         tokens: Chunks of a stream that hold a word.
         rounds: How often each way has its turn.
         in_flight: Concurrencies.
-        seconds: A way's turn ends after so long, when every worker has made a call.
+        seconds: A way's turn ends after so long, when every worker has made a call. A way whose workers
+            would take six times as long for one call each is left out there.
     """
 
     calls: int
@@ -105,15 +107,36 @@ class Plan:
 
 
 @attrs.frozen
-class _Turn:
-    """What one way did in one round."""
+class _Count:
+    """What is known of a way before its first turn.
+
+    Attributes:
+        python_calls: See ``Figure``.
+        per_chunk: See ``Figure``.
+        seconds: CPU of one call.
+    """
+
+    python_calls: float
+    per_chunk: float | None
+    seconds: float
+
+
+@attrs.frozen
+class Turn:
+    """What one way did in one round.
+
+    Attributes:
+        cpu: Microseconds of CPU per call.
+        rate: Calls per second.
+        latencies: Seconds, one per call.
+    """
 
     cpu: float
     rate: float
     latencies: Sequence[float]
 
 
-async def _turn(ask: Ask, in_flight: int, calls: int, seconds: float) -> _Turn:
+async def _turn(ask: Ask, in_flight: int, calls: int, seconds: float) -> Turn:
     latencies: list[float] = []
     left = itertools.count(calls - in_flight, -1)
 
@@ -126,14 +149,13 @@ async def _turn(ask: Ask, in_flight: int, calls: int, seconds: float) -> _Turn:
             if next(left) <= 0 or now > end:
                 return
 
-    gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()
     end = wall + seconds
     async with anyio.create_task_group() as group:
         for _ in range(in_flight):
             group.start_soon(worker)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return _Turn(cpu / len(latencies) * 1e6, len(latencies) / wall, latencies)
+    return Turn(cpu / len(latencies) * 1e6, len(latencies) / wall, latencies)
 
 
 async def _entered(ask: Ask, times: int) -> float:
@@ -154,17 +176,24 @@ async def _entered(ask: Ask, times: int) -> float:
     return count / times
 
 
-async def _checked(way: Way, mode: str, tokens: int, times: int) -> tuple[float, float | None]:
-    """See that the way says what it should, let it open its connections, then count Python calls."""
+async def _counted(way: Way, mode: str, tokens: int, times: int) -> _Count:
+    """See that the way reads what was sent, let it open its connections, then count Python calls.
+
+    Raises:
+        ValueError: It reads something else.
+    """
     ask = _ask(way, mode, tokens)
+    began = time.process_time()
     for _ in range(times):
+        began = time.process_time()
         if await ask() != (TEXT if mode == "plain" else stream_text(tokens)):
-            raise AssertionError("an answer does not say what was sent; the figures would mean nothing")
+            raise ValueError("an answer does not say what was sent; the figures would mean nothing")
+    seconds = time.process_time() - began
     entered = await _entered(ask, min(_COUNTED, times))
     if mode == "plain" or tokens <= _FEW_TOKENS:
-        return entered, None
+        return _Count(entered, None, seconds)
     few = await _entered(_ask(way, mode, _FEW_TOKENS), min(_COUNTED, times))
-    return entered, (entered - few) / (tokens - _FEW_TOKENS)
+    return _Count(entered, (entered - few) / (tokens - _FEW_TOKENS), seconds)
 
 
 def _ask(way: Way, mode: str, tokens: int) -> Ask:
@@ -192,39 +221,58 @@ async def measure(
         ways = {entry: await stack.enter_async_context(entry.open(target)) for entry in entries}
         for mode in modes:
             calls = plan.calls if mode == "plain" else plan.streams
-            counted: dict[WayEntry, tuple[float, float | None]] = {}
+            counted: dict[WayEntry, _Count] = {}
             for entry, way in ways.items():
                 progress(f"{mode}: counting, {entry.name}")
-                counted[entry] = await _checked(way, mode, plan.tokens, min(calls, 2 * len(target.secrets)))
+                counted[entry] = await _counted(way, mode, plan.tokens, min(calls, 2 * len(target.secrets)))
             for level in plan.in_flight:
-                asks = {entry: _ask(way, mode, plan.tokens) for entry, way in ways.items()}
+                longest = _LONGEST * plan.seconds / level
+                quick = {entry: way for entry, way in ways.items() if counted[entry].seconds <= longest}
+                asks = {entry: _ask(way, mode, plan.tokens) for entry, way in quick.items()}
                 turns = await _take_turns(asks, mode, level, calls, plan, progress)
-                figures.extend(_figure(mode, level, entry, turns, counted[entry]) for entry in entries)
+                for entry in quick:
+                    count = counted[entry]
+                    figures.append(
+                        compared(mode, level, entry, turns, python_calls=count.python_calls, per_chunk=count.per_chunk)
+                    )
     return figures
 
 
 async def _take_turns(
     asks: Mapping[WayEntry, Ask], mode: str, level: int, calls: int, plan: Plan, progress: Callable[[str], None]
-) -> dict[str, list[_Turn]]:
-    turns: dict[str, list[_Turn]] = {entry.name: [] for entry in asks}
+) -> dict[str, list[Turn]]:
+    turns: dict[str, list[Turn]] = {entry.name: [] for entry in asks}
     order = list(asks)
     for entry in order:
         await _turn(asks[entry], level, level, plan.seconds)  # connections and first-time work
     for number in range(plan.rounds):
         progress(f"{mode}: {level} in flight, round {number + 1} of {plan.rounds}")
+        gc.collect()
         for entry in order:
             turns[entry.name].append(await _turn(asks[entry], level, max(calls, level), plan.seconds))
         order = [*order[1:], order[0]]  # nobody always comes after the same neighbour
     return turns
 
 
-def _figure(
+def compared(
     mode: str,
     level: int,
     entry: WayEntry,
-    turns: Mapping[str, Sequence[_Turn]],
-    counted: tuple[float, float | None],
+    turns: Mapping[str, Sequence[Turn]],
+    *,
+    python_calls: float,
+    per_chunk: float | None,
 ) -> Figure:
+    """The turns of one way beside those of its base, round by round.
+
+    Args:
+        mode: For the figure, as are ``level``, ``python_calls`` and ``per_chunk``.
+        level: Calls in flight.
+        entry: The way.
+        turns: By name of way, in the order of the rounds.
+        python_calls: Per call.
+        per_chunk: Per chunk.
+    """
     own, base = turns[entry.name], turns[entry.base]
     latencies = sorted(seconds for turn in own for seconds in turn.latencies)
     return Figure(
@@ -236,13 +284,13 @@ def _figure(
         rate=Spread.of([turn.rate for turn in own]),
         cpu_ratio=Spread.of([mine.cpu / other.cpu for mine, other in zip(own, base, strict=True)]),
         rate_ratio=Spread.of([mine.rate / other.rate for mine, other in zip(own, base, strict=True)]),
-        p50=_rank(latencies, 0.50) * 1e3,
-        p99=_rank(latencies, 0.99) * 1e3,
-        python_calls=counted[0],
-        per_chunk=counted[1],
+        p50=percentile(latencies, 0.50) * 1e3,
+        p99=percentile(latencies, 0.99) * 1e3,
+        python_calls=python_calls,
+        per_chunk=per_chunk,
     )
 
 
-def _rank(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: a latency that was seen, none in between."""
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile of values in order: one that was seen, none in between."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,6 +1,6 @@
 """Where the time of a routed call goes: microseconds of CPU per stage, one call in flight.
 
-How it is told: for the measurement only, the functions that make up a stage are wrapped (``_FUNCTIONS``,
+How it is told: for the measurement only, the functions that make up a stage are wrapped (``FUNCTIONS``,
 and every compiled hook). A wrapper reads the thread's CPU clock when its function begins and ends, and the
 time between two readings belongs to the innermost stage that is open then, so that stages add up to the
 whole: the event loop's work while an exchange is awaited is ``send``, a function that ``send`` calls for
@@ -36,12 +36,11 @@ from bifrost_core.sender import Sender
 
 from .ways import Target
 
-__all__ = ["STAGES", "StageCosts", "measure", "table"]
+__all__ = ["FUNCTIONS", "STAGES", "StageCosts", "measure", "table"]
 
 STAGES: Final = ("admit", "hooks", "pick", "encode", "send", "decode", "settle", "rest")
 
-# By class and name; what no function of these claims is `rest`.
-_FUNCTIONS: Final[Sequence[tuple[Any, str, str]]] = (
+FUNCTIONS: Final[Sequence[tuple[Any, str, str]]] = (
     (router, "_split", "admit"),
     (router.Router, "_call", "admit"),
     (Run, "__init__", "admit"),
@@ -57,6 +56,8 @@ _FUNCTIONS: Final[Sequence[tuple[Any, str, str]]] = (
     (Run, "_stamped", "settle"),
     (Run, "_record", "settle"),
 )
+"""Owner, name and stage; what none of these claims is ``rest``."""
+
 _ONCE: Final = frozenset({"lifespan", "providers", "resolve_secret"})  # not of a call
 
 
@@ -156,7 +157,7 @@ def _as_coroutine(chain: Callable[..., Any]) -> Callable[..., Any]:
 def _told(meter: _Meter) -> Iterator[None]:
     """Wrap the functions of all stages while this is open."""
     with ExitStack() as stack:
-        for owner, name, stage in _FUNCTIONS:
+        for owner, name, stage in FUNCTIONS:
             shim = meter.wrapped(getattr(owner, name), stage)
             stack.enter_context(mock.patch.object(owner, name, shim))
         yield
