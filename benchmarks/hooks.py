@@ -32,8 +32,8 @@ import attrs
 import pluggy
 
 from benchmarks.canned import MESSAGES, MODEL
+from benchmarks.machine import machine
 from benchmarks.null_engine import NullEngine
-from benchmarks.overhead.table import machine
 from benchmarks.watchers import PHASES, watcher
 from bifrost_core import Call, CallError, CallRecord, Chunk, Mistral, Route, Router, hookimpl, hookspecs
 from bifrost_core.hooks import compile_hooks

@@ -30,11 +30,13 @@ from pathlib import Path
 import anyio
 import attrs
 
+from benchmarks.machine import machine
+
 from . import stages
 from .plot import draw
-from .rounds import Plan, measure
+from .rounds import Figure, Plan, measure
 from .server import canned_server
-from .table import goals, machine, tables
+from .table import goals, tables
 from .ways import Target, installed_ways
 
 __all__ = ["main"]
@@ -93,13 +95,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             costs = anyio.run(functools.partial(stages.measure, target, calls=options.calls, rounds=options.rounds))
             print(stages.table(costs))
             return
-        figures = anyio.run(measure, entries, target, plan, modes, _progress)
-    _progress("")
-    print(tables(figures))
+        figures: list[Figure] = []
+        for mode in modes:
+            found = anyio.run(measure, entries, target, plan, [mode], _progress)
+            _progress("")
+            print(tables(found), flush=True)
+            figures += found
     print(goals(figures))
     if options.json is not None:
-        found = {"machine": machine(), "pace": options.pace, "figures": [attrs.asdict(figure) for figure in figures]}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        kept = {"machine": machine(), "pace": options.pace, "figures": [attrs.asdict(figure) for figure in figures]}
+        options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
         draw(figures, options.plot)
 

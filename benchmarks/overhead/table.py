@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Final
 
 from .rounds import Figure, Spread
 
-__all__ = ["goals", "machine", "tables"]
+__all__ = ["goals", "tables"]
 
 CPU_GOAL: Final = 1.15  # at most, one call in flight
 RATE_GOAL: Final = 1.0  # more than, from 32 calls in flight
-_PACKAGES: Final = ("anyio", "httpx", "httpcore", "httpx2", "httpcore2", "h11", "mistralai", "openai", "litellm")
 _TITLES: Final = {"plain": "Plain calls", "stream": "Streams"}
-
-
-def machine() -> str:
-    """One line about where and on what this runs."""
-    found: list[str] = []
-    for name in _PACKAGES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}, {cores} cores; "
-        + ", ".join(found)
-    )
 
 
 def _ratio(spread: Spread) -> str:
