@@ -187,12 +187,12 @@ class StreamRun(Run):
         clock, idle, decoder = self.machinery.clock, self.timeout.idle, reading.decoder
         async for data in stream:
             chunks = reading.seam.feed(decoder.feed(data))
-            if any(chunk.has_content for chunk in chunks):
-                flight.heard += sum(chunk.has_content for chunk in chunks)
+            if heard := sum(chunk.has_content for chunk in chunks):
+                flight.heard += heard
                 if flight.first_token is None:
                     await self._begin_answer(flight, reading)
                     flight.first_token = clock() - flight.started
-                    if not self.committed:  # otherwise it goes on with what an earlier attempt began
+                    if self.first_token_at is None or not self.committed:  # else it goes on with what one before began
                         self.first_token_at = flight.started + flight.first_token
                     flight.deployment.balancer.first_token(flight.token)
                     self._phase = "idle"

@@ -228,8 +228,7 @@ async def measure(
             for level in plan.in_flight:
                 longest = _LONGEST * plan.seconds / level
                 quick = {entry: way for entry, way in ways.items() if counted[entry].seconds <= longest}
-                asks = {entry: _ask(way, mode, plan.tokens) for entry, way in quick.items()}
-                turns = await _take_turns(asks, mode, level, calls, plan, progress)
+                turns = await _take_turns(quick, mode, level, calls, plan, progress)
                 for entry in quick:
                     count = counted[entry]
                     figures.append(
@@ -239,17 +238,18 @@ async def measure(
 
 
 async def _take_turns(
-    asks: Mapping[WayEntry, Ask], mode: str, level: int, calls: int, plan: Plan, progress: Callable[[str], None]
+    ways: Mapping[WayEntry, Way], mode: str, level: int, calls: int, plan: Plan, progress: Callable[[str], None]
 ) -> dict[str, list[Turn]]:
-    turns: dict[str, list[Turn]] = {entry.name: [] for entry in asks}
-    order = list(asks)
-    for entry in order:
-        await _turn(asks[entry], level, level, plan.seconds)  # connections and first-time work
+    turns: dict[str, list[Turn]] = {entry.name: [] for entry in ways}
+    order = list(ways)
     for number in range(plan.rounds):
         progress(f"{mode}: {level} in flight, round {number + 1} of {plan.rounds}")
         gc.collect()
         for entry in order:
-            turns[entry.name].append(await _turn(asks[entry], level, max(calls, level), plan.seconds))
+            way = ways[entry]
+            await _turn(way.plain, level, level, plan.seconds)  # opens what was closed while the others had their turns
+            ask = _ask(way, mode, plan.tokens)
+            turns[entry.name].append(await _turn(ask, level, max(calls, level), plan.seconds))
         order = [*order[1:], order[0]]  # nobody always comes after the same neighbour
     return turns
 

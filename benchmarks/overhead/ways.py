@@ -18,10 +18,13 @@ from bifrost_plugins.allow_list import AllowListPlugin, Grant
 from bifrost_plugins.request_log import RequestLogPlugin
 
 from benchmarks.canned import MESSAGES, MODEL
-from bifrost_core import Mistral, Router
+from bifrost_core import Mistral, Router, Timeout
 
 __all__ = ["Target", "Way", "WayEntry", "installed_ways"]
 
+_PATIENCE: Final = Timeout(
+    total=60, connect=60
+)  # seconds; on a busy machine 256 connections take more than the usual 2
 _PLAIN_TOKENS: Final = 20
 _VIRTUAL_KEY: Final = "sk-bf-benchmark-0123456789abcdef"
 
@@ -124,7 +127,7 @@ def _router(engine: str, *, plugins: bool = False) -> Callable[[Target], Abstrac
             found = [AllowListPlugin([grant]), RequestLogPlugin(_forget)]
             options = {"virtual_key": _VIRTUAL_KEY, "metadata": {"team": "benchmarks"}}
         provider = Mistral(list(target.secrets), base_url=target.base_url)
-        async with Router([provider], engine=engine, plugins=found, timeout=60) as router:
+        async with Router([provider], engine=engine, plugins=found, timeout=_PATIENCE) as router:
 
             async def plain() -> str:
                 answer = await router.chat(f"mistral/{MODEL}", MESSAGES, max_tokens=_PLAIN_TOKENS, **options)
