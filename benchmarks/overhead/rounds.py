@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import logging
 import math
 import statistics
 import sys
@@ -26,6 +27,8 @@ from benchmarks.canned import TEXT, stream_text
 from .ways import Target, Way, WayEntry
 
 __all__ = ["Figure", "Plan", "Spread", "Turn", "compared", "measure", "percentile"]
+
+_log = logging.getLogger(__name__)
 
 _FEW_TOKENS: Final = 20  # of the short stream that the cost per chunk is told from
 _COUNTED: Final = 20  # calls in which Python calls are counted
@@ -230,6 +233,8 @@ async def measure(
                 quick = {entry: way for entry, way in ways.items() if counted[entry].seconds <= longest}
                 turns = await _take_turns(quick, mode, level, calls, plan, progress)
                 for entry in quick:
+                    if entry.name not in turns:
+                        continue
                     count = counted[entry]
                     figures.append(
                         compared(mode, level, entry, turns, python_calls=count.python_calls, per_chunk=count.per_chunk)
@@ -240,17 +245,32 @@ async def measure(
 async def _take_turns(
     ways: Mapping[WayEntry, Way], mode: str, level: int, calls: int, plan: Plan, progress: Callable[[str], None]
 ) -> dict[str, list[Turn]]:
+    """The turns of every way by its name; a way that fails is left out, so that it does not cost the others theirs.
+
+    Raises:
+        Exception: What a base failed with: without it there is nothing to compare with.
+    """
     turns: dict[str, list[Turn]] = {entry.name: [] for entry in ways}
     order = list(ways)
+    bases = {entry.base for entry in ways}
     for number in range(plan.rounds):
         progress(f"{mode}: {level} in flight, round {number + 1} of {plan.rounds}")
         gc.collect()
-        for entry in order:
+        for entry in list(order):
             way = ways[entry]
-            await _turn(way.plain, level, level, plan.seconds)  # opens what was closed while the others had their turns
             ask = _ask(way, mode, plan.tokens)
-            turns[entry.name].append(await _turn(ask, level, max(calls, level), plan.seconds))
-        order = [*order[1:], order[0]]  # nobody always comes after the same neighbour
+            try:
+                # What was closed while the others had their turns is opened before the clock starts.
+                await _turn(way.plain, level, level, plan.seconds)
+                turns[entry.name].append(await _turn(ask, level, max(calls, level), plan.seconds))
+            except Exception as exc:
+                if entry.name in bases:
+                    raise
+                causes = exc.exceptions if isinstance(exc, ExceptionGroup) else (exc,)
+                _log.warning("%s, %s, %d in flight: left out, %s", entry.name, mode, level, type(causes[0]).__name__)
+                order.remove(entry)
+                del turns[entry.name]
+        order = [*order[1:], *order[:1]]  # nobody always comes after the same neighbour
     return turns
 
 

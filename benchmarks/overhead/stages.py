@@ -28,7 +28,7 @@ import attrs
 from benchmarks.canned import MESSAGES, MODEL
 from benchmarks.null_engine import NullEngine
 from benchmarks.watchers import watcher
-from bifrost_core import Mistral, Router, router
+from bifrost_core import Mistral, Router, requests, router
 from bifrost_core.health import Health
 from bifrost_core.hooks import Hooks, compile_hooks
 from bifrost_core.runs import Run
@@ -41,7 +41,7 @@ __all__ = ["FUNCTIONS", "STAGES", "StageCosts", "measure", "table"]
 STAGES: Final = ("admit", "hooks", "pick", "encode", "send", "decode", "settle", "rest")
 
 FUNCTIONS: Final[Sequence[tuple[Any, str, str]]] = (
-    (router, "_split", "admit"),
+    (requests, "chat", "admit"),
     (router.Router, "_call", "admit"),
     (Run, "__init__", "admit"),
     (Run, "_shaped", "admit"),

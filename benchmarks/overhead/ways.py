@@ -22,9 +22,7 @@ from bifrost_core import Mistral, Router, Timeout
 
 __all__ = ["Target", "Way", "WayEntry", "installed_ways"]
 
-_PATIENCE: Final = Timeout(
-    total=60, connect=60
-)  # seconds; on a busy machine 256 connections take more than the usual 2
+_SECONDS: Final = 60  # that anything may take: on a busy machine 256 connections need more than the defaults
 _PLAIN_TOKENS: Final = 20
 _VIRTUAL_KEY: Final = "sk-bf-benchmark-0123456789abcdef"
 
@@ -90,7 +88,7 @@ def _client(library: str, **options: Any) -> Callable[[Target], AbstractAsyncCon
         url = f"{target.base_url}/v1/chat/completions"
         headers = {"authorization": f"Bearer {target.secrets[0]}"}
         limits = {name: http.Limits(**value) for name, value in options.items()}
-        async with http.AsyncClient(timeout=60, **limits) as client:
+        async with http.AsyncClient(timeout=_SECONDS, **limits) as client:
 
             async def plain() -> str:
                 response = await client.post(url, json=_body(stream=False, tokens=_PLAIN_TOKENS), headers=headers)
@@ -127,7 +125,9 @@ def _router(engine: str, *, plugins: bool = False) -> Callable[[Target], Abstrac
             found = [AllowListPlugin([grant]), RequestLogPlugin(_forget)]
             options = {"virtual_key": _VIRTUAL_KEY, "metadata": {"team": "benchmarks"}}
         provider = Mistral(list(target.secrets), base_url=target.base_url)
-        async with Router([provider], engine=engine, plugins=found, timeout=_PATIENCE) as router:
+        async with Router(
+            [provider], engine=engine, plugins=found, timeout=Timeout(total=_SECONDS, connect=_SECONDS)
+        ) as router:
 
             async def plain() -> str:
                 answer = await router.chat(f"mistral/{MODEL}", MESSAGES, max_tokens=_PLAIN_TOKENS, **options)
@@ -152,7 +152,7 @@ def _forget(event: object) -> None:
 @asynccontextmanager
 async def _mistralai(target: Target) -> AsyncGenerator[Way]:
     sdk = importlib.import_module("mistralai.client")
-    async with sdk.Mistral(api_key=target.secrets[0], server_url=target.base_url) as client:
+    async with sdk.Mistral(api_key=target.secrets[0], server_url=target.base_url, timeout_ms=_SECONDS * 1000) as client:
 
         async def plain() -> str:
             answer = await client.chat.complete_async(model=MODEL, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
@@ -174,7 +174,7 @@ async def _mistralai(target: Target) -> AsyncGenerator[Way]:
 async def _openai(target: Target) -> AsyncGenerator[Way]:
     sdk = importlib.import_module("openai")
     base = f"{target.base_url}/v1"
-    async with sdk.AsyncOpenAI(api_key=target.secrets[0], base_url=base, max_retries=0) as client:
+    async with sdk.AsyncOpenAI(api_key=target.secrets[0], base_url=base, max_retries=0, timeout=_SECONDS) as client:
         create = client.chat.completions.create
 
         async def plain() -> str:
@@ -197,7 +197,7 @@ def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[
         sdk: Any = importlib.import_module("litellm")
         sdk.suppress_debug_info = True
         asked = [
-            {"model": f"mistral/{MODEL}", "api_key": secret, "api_base": f"{target.base_url}/v1"}
+            {"model": f"mistral/{MODEL}", "api_key": secret, "api_base": f"{target.base_url}/v1", "timeout": _SECONDS}
             for secret in target.secrets
         ]
         if router:

@@ -179,6 +179,50 @@ def test_a_way_that_is_too_slow_for_so_many_in_flight_has_no_figure_there() -> N
     assert [(f.in_flight, f.way) for f in figures] == [(1, "base"), (1, "slow"), (1000, "base")]
 
 
+def test_a_way_that_fails_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    @asynccontextmanager
+    async def failing(target: Target) -> AsyncGenerator[Way]:
+        asked = 0
+
+        async def plain() -> str:
+            nonlocal asked
+            asked += 1
+            if asked > 12:
+                raise ConnectionError
+            return TEXT
+
+        async def stream(tokens: int) -> str:
+            return stream_text(tokens)
+
+        yield Way(plain, stream)
+
+    entries = [WayEntry(name, "base", (), told if name == "base" else failing) for name in ("base", "worn out")]
+    plan = Plan(calls=2, streams=1, tokens=5, rounds=2, in_flight=[1, 4], seconds=5.0)
+    figures = anyio.run(measure, entries, Target("", ["k"]), plan, ["plain"], lambda _: None)
+    assert [(f.in_flight, f.way) for f in figures] == [(1, "base"), (1, "worn out"), (4, "base")]
+    assert [record.getMessage() for record in caplog.records] == [
+        "worn out, plain, 4 in flight: left out, ConnectionError"
+    ]
+
+
+def test_a_base_that_fails_ends_it() -> None:
+    @asynccontextmanager
+    async def failing(target: Target) -> AsyncGenerator[Way]:
+        answers = iter([TEXT] * 4)
+
+        async def plain() -> str:
+            return next(answers)
+
+        async def stream(tokens: int) -> str:
+            return stream_text(tokens)
+
+        yield Way(plain, stream)
+
+    plan = Plan(calls=2, streams=1, tokens=5, rounds=2, in_flight=[1], seconds=5.0)
+    with pytest.raises(ExceptionGroup):
+        anyio.run(measure, [WayEntry("base", "base", (), failing)], Target("", ["k"]), plan, ["plain"], lambda _: None)
+
+
 def test_a_way_that_reads_something_else_is_not_measured() -> None:
     @asynccontextmanager
     async def opened(target: Target) -> AsyncGenerator[Way]:
