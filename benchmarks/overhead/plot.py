@@ -64,6 +64,7 @@ def _panel(axes: Any, figures: Sequence[Figure], measure: str, colours: dict[str
         axes.vlines(place, spread.low, spread.high, color=_GREY, lw=0.9)
     axes.axhline(1.0, color=_GREY, lw=1)
     axes.set_xticks(range(len(levels)), [f"{level} in flight" for level in levels])
+    axes.set_xlim(-0.5, len(levels) - 0.5)
     low, high = axes.get_ylim()
     axes.set_yticks([tick for tick in _TICKS if low <= tick <= high], minor=False)
     axes.set_yticklabels([f"{tick:g} x" for tick in _TICKS if low <= tick <= high])
