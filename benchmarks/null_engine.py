@@ -47,7 +47,7 @@ class NullEngine:
 
     async def open(self, exchange: Exchange) -> _Answer:
         """See ``HttpEngine.open``."""
-        if b'"stream":true' in exchange.body:
+        if isinstance(exchange.body, bytes) and b'"stream":true' in exchange.body:
             return _Answer(b"text/event-stream", self._events)
         return _Answer(b"application/json", (PLAIN,))
 
