@@ -7,6 +7,7 @@ import inspect
 import re
 import shlex
 import tomllib
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ def commands() -> list[str]:
     return [line for block in blocks("console") for line in block.values[0].splitlines()]
 
 
+def _write_media(folder: Path) -> None:
+    """The files that a reader would have: three seconds of silence and two empty pages."""
+    with wave.open(str(folder / "talk.wav"), "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", "not compressed"))
+        sound.writeframes(bytes(3 * 2 * 16_000))
+    page = b"1 0 obj << /Type /Page >> endobj\n"
+    (folder / "saga.pdf").write_bytes(b"%PDF-1.7\n" + page * 2 + b"%%EOF\n")
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedMistral]:
     """The world as the reader's, except that Mistral is on this machine."""
@@ -52,6 +62,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulated
         for name, secret in KEYS.items():
             monkeypatch.setenv(name, secret)
         monkeypatch.chdir(tmp_path)
+        _write_media(tmp_path)
         yield server
 
 
