@@ -5,12 +5,13 @@ Public and for users' own tests, not only for this library's.
 
 from __future__ import annotations
 
-from .clocks import FakeClock
+from .clocks import FakeClock, LoopClock
 from .mistral import (
     Fault,
     FaultKind,
     KeyCounters,
     Latency,
+    Outlook,
     ServedPart,
     ServedRequest,
     SimulatedKey,
@@ -26,6 +27,8 @@ __all__ = [
     "FaultKind",
     "KeyCounters",
     "Latency",
+    "LoopClock",
+    "Outlook",
     "ServedPart",
     "ServedRequest",
     "Simulated",

@@ -15,6 +15,7 @@ from bifrost_core.bodies import Multipart
 from bifrost_core.engines import Upload
 from bifrost_core.engines.base import Exchange, HttpStream, TransportError
 from bifrost_core.kinds import Kind
+from bifrost_core.limiter import QueueFullError
 
 from ._plans import Plan, Step, plan_fault, plan_whole, strikes_early
 from .mistral._endpoints import Asked, find_endpoint
@@ -69,6 +70,8 @@ class _Served:
         self._bills = True
         self._tokens: int | None = None
         self._next: Step | None = None
+        self._has_slot = False
+        self._waited = 0.0  # seconds until it had one
         path = urlsplit(exchange.url).path
         self._record = ServedRequest(
             key_id=None, number=0, method=exchange.method, path=path, at=service.clock() - service.started
@@ -188,6 +191,8 @@ class _Served:
             streamed = self._tokens is not None and bool(reply.events)
             reply.bill(record, self._tokens or 0 if streamed else reply.generated(self._elapsed))
         record.ended_after = self._elapsed
+        if self._has_slot and self._state is not None and self._state.upstream is not None:
+            self._state.upstream.leave(record)
         self._service.end(record, self._state)
 
     # -- what is answered --------------------------------------------------------------------------------------
@@ -220,19 +225,25 @@ class _Served:
             base_url=f"{url.scheme}://{url.netloc}",
             content_type=content_type,
             content=content,
-            first_token=state.key.latency.draw(self._rng),
         )
         asked.read()
-        fault, factor = service.pick_fault(state, record.number, record.stream)
+        self._rng = asked.rng
+        fault, factor = service.pick_fault(state, record.number, record.stream, draw=asked.draw)
         record.fault = fault.kind if fault is not None else "slow" if factor != 1.0 else None
 
         def make_reply() -> Reply:
             self._reply = reply = asked.answer()
             reply.slow_down(factor)
+            if self._has_slot and state.upstream is not None:
+                state.upstream.ends[record] = service.clock() + reply.due(reply.completion_tokens)
+                reply.first_token += self._waited
             return reply
 
         if fault is None:
+            await self._take_slot(state)
             return plan_whole(make_reply())
+        if not strikes_early(fault):
+            await self._take_slot(state)
         reply = None if strikes_early(fault) and not fault.bills else make_reply()
         self._bills = fault.bills is not False
         if fault.delay:
@@ -240,6 +251,20 @@ class _Served:
         if fault.kind == "hold":
             await self._hold(state)
         return plan_fault(fault, reply, self._rng, stream=record.stream, request_id=self._request_id)
+
+    async def _take_slot(self, state: KeyState) -> None:
+        """Wait until the key's upstream has room.
+
+        Raises:
+            TransportError: That takes longer than the client waits.
+        """
+        if state.upstream is None:
+            return
+        try:
+            await state.upstream.places.acquire(self._exchange.read - self._elapsed)
+        except QueueFullError:
+            self._fail(Kind.READ_TIMEOUT, received=False)
+        self._has_slot, self._waited = True, self._elapsed
 
     def _refusal(self, error: ApiError) -> Plan:
         headers = [("content-type", error.content_type)] if error.content_type else []

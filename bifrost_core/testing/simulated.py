@@ -28,7 +28,7 @@ from .mistral._answers import AnswerLaw, PageLaw, TranscriptLaw
 from .mistral._endpoints import find_endpoint
 from .mistral._service import Service
 from .mistral.catalogue import SimulatedModel
-from .mistral.journal import KeyCounters, ServedRequest
+from .mistral.journal import KeyCounters, Outlook, ServedRequest
 from .mistral.laws import Fault, SimulatedKey
 
 __all__ = ["Simulated"]
@@ -94,6 +94,10 @@ class Simulated:
             a name, and its id unless ``id`` says otherwise.
         name: First part of its models' names.
         seed: Of everything random.
+        paired: Requests that state a ``random_seed`` draw by that in place of their number: such a request
+            needs as long, relative to the key's law, and gets the same answer whichever key it comes to and
+            whatever came before. So two ways of choosing can be compared on the same draws. Whether a
+            fault strikes it depends on the key as well, and a repeat on the same key meets the same fate.
         clock: Time for limits, for when faults hold and for the journal, such as a ``FakeClock``; by
             default the event loop's, from the first request on. Waits are always the event loop's.
         models: The models that exist; None: every model does.
@@ -118,6 +122,7 @@ class Simulated:
         *,
         name: str = "simulated",
         seed: int = 0,
+        paired: bool = False,
         clock: Clock | None = None,
         models: Iterable[str] | None = None,
         prices: Mapping[str, Price] | None = None,
@@ -146,6 +151,7 @@ class Simulated:
             keep_bodies=keep_bodies,
             only_listed=self._models is not None,
             all_capable=True,
+            paired=paired,
         )
         made = [Key(_credential(str(key.id)), id=key.id, quota_group=key.quota_group) for key in listed]
         self._adapter = Mistral(made, base_url=_BASE, name=name)
@@ -224,6 +230,32 @@ class Simulated:
     def counters(self) -> dict[str, KeyCounters]:
         """Sums by key id, as they are now."""
         return self._service.counters()
+
+    def outlook(
+        self,
+        key_id: str,
+        model: str,
+        *,
+        output_tokens: float = 100,
+        prompt_cache_key: str | None = None,
+        stream: bool = False,
+    ) -> Outlook:
+        """What a request would meet on a key if it came now, chance left out.
+
+        For choosers that know everything, the yardstick of those that have to find out.
+
+        Args:
+            key_id: The key.
+            model: Its name without the provider's.
+            output_tokens: Length of the answer.
+            prompt_cache_key: As the request states it.
+            stream: Whether it asks for a stream.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        state = self._service.state(key_id)
+        return self._service.outlook(state, model, output_tokens, prompt_cache_key, stream=stream)
 
     def add_fault(self, key_id: str, fault: Fault) -> None:
         """Put a fault in front of a key's others, from now on.

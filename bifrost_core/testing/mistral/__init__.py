@@ -30,7 +30,7 @@ No address is ever asked; those that ``files/{id}/url`` gives are known and stan
 from __future__ import annotations
 
 from .catalogue import DEFAULT_MODELS, SimulatedModel
-from .journal import KeyCounters, ServedPart, ServedRequest
+from .journal import KeyCounters, Outlook, ServedPart, ServedRequest
 from .laws import Fault, FaultKind, Latency, SimulatedKey
 from .server import SimulatedMistral
 
@@ -40,6 +40,7 @@ __all__ = [
     "FaultKind",
     "KeyCounters",
     "Latency",
+    "Outlook",
     "ServedPart",
     "ServedRequest",
     "SimulatedKey",

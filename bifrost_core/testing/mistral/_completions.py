@@ -46,6 +46,7 @@ def _answer(question: Question, capability: str) -> Reply:
         prompt_tokens=max(1, question.size // _BYTES_PER_TOKEN),
         answers=answers,
     )
+    question.service.keep_warm(question.state, body.get("prompt_cache_key"))
     reply = question.reply()
     reply.prompt_tokens = generation.prompt_tokens
     reply.completion_tokens = generation.completion_tokens

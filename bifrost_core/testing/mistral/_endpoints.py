@@ -28,6 +28,7 @@ from ._speech import answer_speech, check_speech
 from ._transcription import answer_transcription, check_transcription, fold_transcription
 from ._validation import check_chat, check_fim, parse_body
 from .journal import ServedPart, ServedRequest
+from .laws import Latency
 
 __all__ = ["Asked", "Endpoint", "find_endpoint"]
 
@@ -115,7 +116,7 @@ class Asked:
         base_url: Where the service is reached, without ``/v1``.
         content_type: Of its body.
         content: Its body.
-        first_token: Seconds until the first token.
+        draw: What chance depends on in place of the request's number; None: on the number.
     """
 
     service: Service
@@ -128,18 +129,29 @@ class Asked:
     base_url: str
     content_type: str
     content: bytes
-    first_token: float
+    draw: object = attrs.field(default=None, init=False)
+    _law: Latency = attrs.field(factory=Latency, init=False)
+    _first_token: float = attrs.field(default=0.0, init=False)
     _body: Json = attrs.field(factory=dict[str, object], init=False)
     _malformed: ApiError | None = attrs.field(default=None, init=False)
 
     def read(self) -> None:
-        """Read the body; one that cannot be read is refused by ``answer`` only, as faults come before."""
+        """Read the body and draw how long the answer takes.
+
+        A body that cannot be read is refused by ``answer`` only, as faults come before.
+        """
+        if self.endpoint.has_body:
+            try:
+                self._body = self._parse()
+            except ApiError as exc:
+                self._malformed = exc
+        self.draw = self._body.get("random_seed") if self.service.paired else None
+        if self.draw is not None:
+            self.rng = random.Random(f"{self.service.seed}//{self.draw}")
+        self._law = self.service.latency(self.state, self._body.get("prompt_cache_key"))
+        self._first_token = self._law.draw(self.rng)
         if not self.endpoint.has_body:
             return
-        try:
-            self._body = self._parse()
-        except ApiError as exc:
-            self._malformed = exc
         self.record.stream = self._body.get("stream") is True
         model = self._body.get("model")
         self.record.model = model if isinstance(model, str) else None
@@ -163,7 +175,8 @@ class Asked:
                 path_id=self.path_id,
                 query=read_query(self.query),
                 base_url=self.base_url,
-                first_token=self.first_token,
+                first_token=self._first_token,
+                tokens_per_second=self._law.tokens_per_second,
             )
         )
 

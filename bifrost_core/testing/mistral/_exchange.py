@@ -129,7 +129,6 @@ class Exchange:
             base_url=f"http://{request.headers.get('host', 'localhost')}",
             content_type=request.headers.get("content-type", ""),
             content=request.body,
-            first_token=state.key.latency.draw(self.rng),
         )
         asked.read()
         fault, factor = self.service.pick_fault(state, record.number, record.stream)

@@ -56,6 +56,7 @@ class Question:
         query: Its parameters.
         base_url: Where the service is reached, without ``/v1``.
         first_token: Seconds until the first token, as drawn for this request.
+        tokens_per_second: Output speed after that.
     """
 
     service: Service
@@ -67,6 +68,7 @@ class Question:
     query: Mapping[str, str]
     base_url: str
     first_token: float
+    tokens_per_second: float
 
     @property
     def streams(self) -> bool:
@@ -117,6 +119,4 @@ class Question:
 
     def reply(self, body: bytes = b"") -> Reply:
         """A reply that takes as long as the key takes."""
-        return Reply(
-            body=body, first_token=self.first_token, tokens_per_second=self.state.key.latency.tokens_per_second
-        )
+        return Reply(body=body, first_token=self.first_token, tokens_per_second=self.tokens_per_second)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Protocol
@@ -16,13 +17,18 @@ import attrs
 from ._answers import AnswerLaw, PageLaw, TranscriptLaw
 from ._errors import ApiError
 from ._filestore import FileStore
+from ._upstreams import Upstream
 from .catalogue import SimulatedModel
-from .journal import KeyCounters, ServedRequest
-from .laws import Fault, SimulatedKey
+from .journal import KeyCounters, Outlook, ServedRequest
+from .laws import Fault, Latency, SimulatedKey
 from .quotas import LimitName, Quota, exhausted_headers
 
 __all__ = ["Clock", "KeyState", "Service", "WallClock"]
 
+_WARM_SECONDS = 600.0  # how long a prompt stays in a key's cache
+_WARM_MOST = 10_000  # prompts that are kept
+_HARMLESS = frozenset({"no_done", "gzip", "crlf", "bom", "split", "slow_drip"})
+_ENDLESS = frozenset({"hang", "hold", "comments_only"})
 _STREAM_ONLY = frozenset({"no_done", "error_event", "comments_only", "crlf", "bom", "split"})
 
 
@@ -72,6 +78,8 @@ class KeyState:
         counters: Sums.
         given: How many faults it was ever given.
         held: Scopes of the requests that a ``hold`` keeps waiting.
+        upstream: The slots that it shares with the other keys of its upstream; None: no bound.
+        cached: When each prompt in the cache was last used, least recently used first.
     """
 
     key: SimulatedKey
@@ -80,6 +88,8 @@ class KeyState:
     given: int = 0
     counters: KeyCounters = attrs.field(factory=KeyCounters)
     held: set[anyio.CancelScope] = attrs.field(factory=set[anyio.CancelScope])
+    upstream: Upstream | None = None
+    cached: OrderedDict[str, float] = attrs.field(factory=OrderedDict[str, float])
 
 
 class Service:
@@ -99,6 +109,7 @@ class Service:
         keep_bodies: Whether it keeps their bodies.
         only_listed: Whether there are no other models than those listed.
         all_capable: Whether every model can do everything.
+        paired: Whether requests that state a seed draw by that.
     """
 
     def __init__(
@@ -115,8 +126,10 @@ class Service:
         keep_bodies: bool,
         only_listed: bool = True,
         all_capable: bool = False,
+        paired: bool = False,
     ) -> None:
         self.seed = seed
+        self.paired = paired
         self.clock = clock
         self.answer = answer
         self.transcript = transcript
@@ -153,6 +166,11 @@ class Service:
             )
             for name, key in self.keys.items()
         }
+        shared: dict[str, Upstream | None] = {}
+        for state in self._states.values():
+            key = state.key
+            made = None if key.slots is None else Upstream.of(key.slots)
+            state.upstream = made if key.upstream is None else shared.setdefault(key.upstream, made)
         self._by_secret = {state.key.secret: state for state in self._states.values()}
         self._quotas: dict[tuple[str, str], Quota] = {}
         self._limits: dict[str, SimulatedKey] = {}
@@ -234,13 +252,31 @@ class Service:
         for scope in state.held:
             scope.cancel()
 
-    def pick_fault(self, state: KeyState, number: int, stream: bool) -> tuple[Fault | None, float]:
+    def latency(self, state: KeyState, prompt: object) -> Latency:
+        """The law of a key at this moment, for a request with this ``prompt_cache_key``."""
+        now = self.clock() - self.started
+        warm = state.key.warm != 1.0 and now - state.cached.get(str(prompt), -math.inf) <= _WARM_SECONDS
+        return state.key.latency.at(now, first_token=state.key.warm if warm else 1.0)
+
+    def keep_warm(self, state: KeyState, prompt: object) -> None:
+        """Put the prompt of an answer into the key's cache."""
+        if state.key.warm == 1.0 or not isinstance(prompt, str):
+            return
+        state.cached[prompt] = self.clock() - self.started
+        state.cached.move_to_end(prompt)
+        if len(state.cached) > _WARM_MOST:
+            state.cached.popitem(last=False)
+
+    def pick_fault(
+        self, state: KeyState, number: int, stream: bool, *, draw: object = None
+    ) -> tuple[Fault | None, float]:
         """The fault that meets a request.
 
         Args:
             state: The key's.
             number: The request's number.
             stream: Whether it asks for a stream.
+            draw: What chance depends on beside the seed and the key; None: on the number.
 
         Returns:
             The fault to play or None, and the factor by which the answer is slower.
@@ -249,24 +285,30 @@ class Service:
         factor = 1.0
         for active in state.faults:
             fault = active.fault
-            if (
-                not fault.start <= now < fault.end
-                or number < fault.first
-                or (fault.last is not None and number > fault.last)
-                or (fault.count is not None and active.met >= fault.count)
-                or (fault.stream is not None and fault.stream is not stream)
-                or (not stream and fault.kind in _STREAM_ONLY)
-            ):
+            if not self._fits(active, now, number, stream):
                 continue
             if fault.probability < 1:
-                draw = random.Random(f"{self.seed}/{state.id}/{number}/{active.serial}").random()
-                if draw >= fault.probability:
+                name = number if draw is None else draw
+                if random.Random(f"{self.seed}/{state.id}/{name}/{active.serial}").random() >= fault.probability:
                     continue
             active.met += 1
             if fault.kind != "slow":
                 return fault, factor
             factor *= fault.factor
         return None, factor
+
+    @staticmethod
+    def _fits(active: ActiveFault, now: float, number: int, stream: bool) -> bool:
+        """Whether a fault can meet a request."""
+        fault = active.fault
+        return (
+            fault.start <= now < fault.end
+            and number >= fault.first
+            and (fault.last is None or number <= fault.last)
+            and (fault.count is None or active.met < fault.count)
+            and (fault.stream is None or fault.stream is stream)
+            and (stream or fault.kind not in _STREAM_ONLY)
+        )
 
     # -- models and limits ---------------------------------------------------------------------------------------
 
@@ -312,6 +354,31 @@ class Service:
         if refused is not None:
             raise ApiError.object(429, "rate_limited", "1300", "Rate limit exceeded", exhausted_headers(*refused))
         return quota
+
+    def outlook(self, state: KeyState, model: str, tokens: float, prompt: object, *, stream: bool) -> Outlook:
+        """What a request would meet on a key if it came now, chance left out. See ``Outlook``."""
+        now = self.clock()
+        law = self.latency(state, prompt)
+        factor, passes, strikes = 1.0, 1.0, 0.0
+        for active in state.faults:
+            fault = active.fault
+            if not self._fits(active, now - self.started, state.counters.requests + 1, stream):
+                continue
+            if fault.kind == "slow":
+                factor *= 1.0 + fault.probability * (fault.factor - 1.0)
+            elif fault.kind not in _HARMLESS:
+                strikes += passes * fault.probability * (math.inf if fault.kind in _ENDLESS else fault.delay)
+                passes *= 1.0 - fault.probability
+        seconds = law.mean(tokens) * factor
+        wait = 0.0 if state.upstream is None else state.upstream.wait(now, seconds)
+        quota = self._quotas.get((self.group(state), model))
+        return Outlook(
+            seconds=wait + seconds,
+            failure=1.0 - passes,
+            failure_seconds=strikes / (1.0 - passes) if passes < 1.0 else 0.0,
+            refused_for=0.0 if quota is None else quota.opens_in(now),
+            in_flight=state.counters.in_flight,
+        )
 
     # -- journal -------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the simulated service remembers of the requests it served."""
+"""What the simulated service remembers of the requests it served, and what one would meet that came now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 import attrs
 
-__all__ = ["KeyCounters", "ServedPart", "ServedRequest"]
+__all__ = ["KeyCounters", "Outlook", "ServedPart", "ServedRequest"]
 
 
 @attrs.frozen
@@ -125,3 +125,22 @@ class KeyCounters:
     def copy(self) -> KeyCounters:
         """The state of now, independent of what follows."""
         return attrs.evolve(self, statuses=Counter(self.statuses), faults=Counter(self.faults))
+
+
+@attrs.frozen(kw_only=True)
+class Outlook:
+    """What a request would meet on a key if it came now, chance left out: what an all-knowing chooser goes by.
+
+    Attributes:
+        seconds: Expected time to the end of a good answer, the wait for a slot included.
+        failure: Probability that some fault strikes, 0 to 1.
+        failure_seconds: Mean time until it does; infinite when it is a hang.
+        refused_for: Seconds for which the key's limits refuse it; 0: they let it in.
+        in_flight: Requests of the key that are being served.
+    """
+
+    seconds: float
+    failure: float
+    failure_seconds: float
+    refused_for: float
+    in_flight: int

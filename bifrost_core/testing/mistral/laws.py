@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias, get_args
 
 import attrs
@@ -55,6 +55,8 @@ class Latency:
         sigma: Spread of the draw: the standard deviation of its logarithm. 0 means no spread; with
             0.5 the slowest in twenty takes about 2.3 times the median.
         tokens_per_second: Output speed after the first token; infinite by default.
+        pace: Factor on all of this by seconds since the start (or last ``reset()``), such as
+            ``lambda seconds: 1 + seconds / 600`` for a key that gets slower; above 0. None: it keeps its pace.
     """
 
     first_token: float = attrs.field(
@@ -62,6 +64,30 @@ class Latency:
     )
     sigma: float = attrs.field(default=0.0, converter=float, kw_only=True, validator=validators.ge(0))
     tokens_per_second: float = attrs.field(default=math.inf, converter=float, kw_only=True, validator=validators.gt(0))
+    pace: Callable[[float], float] | None = attrs.field(default=None, kw_only=True)
+
+    def at(self, seconds: float, *, first_token: float = 1.0) -> Latency:
+        """The law that holds at a moment.
+
+        Args:
+            seconds: Since the start.
+            first_token: Further factor on the time to the first token.
+
+        Returns:
+            A law without ``pace``; this one when nothing changes it.
+        """
+        pace = 1.0 if self.pace is None else self.pace(seconds)
+        if self.pace is None and first_token == 1.0:
+            return self
+        return Latency(
+            self.first_token * pace * first_token,
+            sigma=self.sigma,
+            tokens_per_second=self.tokens_per_second / pace,
+        )
+
+    def mean(self, tokens: float) -> float:
+        """Expected seconds of an answer of so many tokens, at a pace of 1."""
+        return self.first_token * math.exp(self.sigma**2 / 2) + tokens / self.tokens_per_second
 
     def draw(self, rng: random.Random) -> float:
         """Seconds to the first token of one answer.
@@ -210,6 +236,12 @@ class SimulatedKey:
         characters_per_minute: Characters to speak, of each model; None for no limit. As for pages.
         retry_after: Seconds stated as ``retry-after`` on a reply with status 429. None sends no such
             header, as Mistral does.
+        warm: Factor on the time to the first token of a request whose ``prompt_cache_key`` the key
+            has answered in the last ten minutes: its prompt is in the cache. 1: there is no cache.
+        slots: How many requests are worked on at once, as by a server of one's own; further ones wait
+            in the order of arrival. None: no bound. ``SimulatedMistral`` pays no heed to it.
+        upstream: Keys of one upstream share their slots, as those of one self-hosted server do, and
+            the first of them says how many. None: the key has slots of its own.
         faults: What goes wrong, in order of precedence.
     """
 
@@ -234,4 +266,7 @@ class SimulatedKey:
         default=None, kw_only=True, validator=validators.optional(validators.ge(0))
     )
     retry_after: float | None = attrs.field(default=None, kw_only=True)
+    warm: float = attrs.field(default=1.0, kw_only=True, validator=[validators.gt(0), validators.lt(math.inf)])
+    slots: int | None = attrs.field(default=None, kw_only=True, validator=validators.optional(validators.ge(1)))
+    upstream: str | None = attrs.field(default=None, kw_only=True)
     faults: tuple[Fault, ...] = attrs.field(default=(), kw_only=True, converter=_to_faults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -78,6 +79,16 @@ class Quota:
             if name == "req":
                 bucket.level -= 1
         return None
+
+    def opens_in(self, now: float) -> float:
+        """Seconds until any request would be let in, if nothing else comes; 0: now, infinite: never."""
+        longest = 0.0
+        for bucket in self.buckets.values():
+            bucket.refill(now)
+            if bucket.remaining < 1:
+                missing = 1 - bucket.level
+                longest = max(longest, missing * 60 / bucket.limit if bucket.limit else math.inf)
+        return longest
 
     def charge(self, name: LimitName, amount: int) -> None:
         """Take what an admitted request costs beside itself."""
