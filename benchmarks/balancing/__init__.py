@@ -1,0 +1,1 @@
+"""How well keys are chosen: the library's balancers beside an all-knowing choice, in virtual time."""
