@@ -150,8 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\r", end="", file=sys.stderr)
     print(f"Seed {options.seed}. Scores are against an all-knowing choice on the same draws; less is better.\n")
     print(details(figures))
-    print()
-    print(summary(figures, balancers, rates))
+    if not options.quick:  # the goals are about minutes: a spell of trouble fills too much of a short run
+        print()
+        print(summary(figures, balancers, rates))
 
 
 def _plot(parser: argparse.ArgumentParser, options: argparse.Namespace, jobs: Sequence[Job]) -> None:

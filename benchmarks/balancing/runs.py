@@ -7,11 +7,13 @@ provider, at the bytes. Two runs of a situation with one seed meet the same draw
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import anyio
 import attrs
+from trio._core import _run as scheduler
 from trio.testing import MockClock
 
 from bifrost_core import Attempt, Balancer, CallError, LatencyWeighted, Router, Timeout
@@ -77,7 +79,27 @@ def run(scenario: Scenario, chooser: str, seed: int) -> list[Served]:
     async def main() -> list[Served]:
         return await _play(scenario, factory, seed, knows_all=chooser == ALL_KNOWING)
 
-    return anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    with _repeatable(seed):
+        return anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+
+
+@contextmanager
+def _repeatable(seed: int) -> Iterator[None]:
+    """Let trio run tasks that wake at one instant in an order that repeats.
+
+    It shuffles them on purpose, and has no public switch; pytest-trio sets the same names for Hypothesis.
+
+    Source:
+        https://github.com/python-trio/trio/issues/890
+    """
+    before, state = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate()  # noqa: SLF001
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
+    scheduler._r.seed(seed)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]  # noqa: SLF001
+        scheduler._r.setstate(state)  # noqa: SLF001
 
 
 def _words(body: dict[str, Any]) -> str:

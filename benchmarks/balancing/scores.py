@@ -120,7 +120,7 @@ def _leave(event: Event, end: float, picks: _Picks) -> float:
     for place, (at, name) in enumerate(part, 1):
         here -= name == event.key
         left = len(part) - place
-        if left and here <= allowed * left:
+        if left >= _WINDOW_REQUESTS and here <= allowed * left:
             return at - event.at
     return math.inf
 
