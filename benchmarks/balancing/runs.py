@@ -87,10 +87,8 @@ def run(scenario: Scenario, chooser: str, seed: int) -> list[Served]:
 def _repeatable(seed: int) -> Iterator[None]:
     """Let trio run tasks that wake at one instant in an order that repeats.
 
-    It shuffles them on purpose, and has no public switch; pytest-trio sets the same names for Hypothesis.
-
-    Source:
-        https://github.com/python-trio/trio/issues/890
+    It shuffles them on purpose and has no public switch; its own plugin for Hypothesis sets the same two names
+    (``_hypothesis_plugin_setup`` in ``trio/_core/_run.py``).
     """
     before, state = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate()  # noqa: SLF001
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
