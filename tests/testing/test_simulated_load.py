@@ -80,7 +80,8 @@ def test_a_slot_is_kept_until_the_last_token(stream: bool) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(first)
                 await anyio.sleep(0.5)
-                return round((await router.chat("simulated/m", "hi")).latency, 6)
+                took = round((await router.chat("simulated/m", "hi")).latency, 6)
+        return took
 
     assert virtual(main) == 1.5 + 2.0
 
@@ -107,9 +108,9 @@ def test_keys_of_one_upstream_share_its_slots_and_the_first_says_how_many() -> N
                             router.remove_key("simulated", other)
                     group.start_soon(one)
                     await anyio.sleep(0.001)
-                    for other in provider_keys:
-                        if other.id != key_id:
-                            router.add_key("simulated", other)
+                    for key in provider_keys:
+                        if key.id != key_id:
+                            router.add_key("simulated", key)
         return took
 
     provider_keys = Simulated(keys).keys
@@ -129,7 +130,8 @@ def test_who_waits_too_long_for_a_slot_has_a_timeout_and_leaves_no_slot_taken() 
                 await router.chat("simulated/m", "hi", timeout=Timeout(total=5.0, attempt=2.0))
             waited = anyio.current_time() - began
             await anyio.sleep_until(10.0)
-            return round(waited, 3), round((await router.chat("simulated/m", "hi")).latency, 3)
+            after = (await router.chat("simulated/m", "hi")).latency
+        return round(waited, 3), round(after, 3)
 
     waited, after = virtual(main)
     assert 2.0 <= waited <= 5.0
@@ -146,7 +148,7 @@ def test_a_request_that_fails_at_once_needs_no_slot() -> None:
             await anyio.sleep(0.5)
             with pytest.raises(Exception, match="400"):
                 await router.chat("simulated/m", "hi")
-            return provider.journal[1].status
+        return provider.journal[1].status
 
     assert virtual(main) == 400
 
@@ -198,7 +200,7 @@ def test_the_real_server_keeps_pace_too() -> None:
             headers = {"authorization": "Bearer sk-one"}
             httpx.post(f"{server.base_url}/v1/chat/completions", json=body, headers=headers).raise_for_status()
             clock.advance(5.0)
-        took = [request.ended_after or 0.0 for request in server.journal]
+        took = [request.ended_after or 0.0 for request in server.requests]
     assert took[0] >= 0.019
     assert took[1] >= 0.119
 
@@ -301,7 +303,8 @@ def test_an_outlook_knows_the_queue_the_limits_and_the_cache() -> None:
             router.add_key("simulated", provider.keys[0])
             router.remove_key("simulated", "two")
             await router.chat("simulated/m", "hi", prompt_cache_key="a")
-            return queued, limited, provider.outlook("one", "m", prompt_cache_key="a")
+            warm = provider.outlook("one", "m", prompt_cache_key="a")
+        return queued, limited, warm
 
     queued, limited, warm = virtual(main)
     # One second in: the first is done in 3 s, the second takes 4 s from then on, and so does the next.
