@@ -4,7 +4,8 @@
 cost        of a request: its latency in seconds, repeats included, and 30 more if the caller saw an error
 score       square root of (mean cost x p99 of the cost), over the same of the all-knowing choice; 1 is as good
 errors      part of the requests whose caller saw one
-leave       seconds from a key's turn to the bad until less than a tenth of its former share goes to it from then on
+leave       seconds from a key's turn to the bad until at most a tenth of its former share goes to it, both over the
+            next ten seconds or twenty requests and over all of its bad time that is left
 return      seconds from its turn to the good until it has, over ten seconds or twenty requests, half of its former
             share again
 fairness    largest share of keys that are alike, over the smallest
@@ -114,13 +115,16 @@ def _end_of(event: Event, scenario: Scenario) -> float:
 def _leave(event: Event, end: float, picks: _Picks) -> float:
     part = picks[bisect_left(picks, (event.at, "")) : bisect_left(picks, (end, ""))]
     allowed = _LEFT * _share(picks, event.key, 0.0, event.at)
-    here = sum(name == event.key for _, name in part)
-    if here <= allowed * len(part):
-        return 0.0
-    for place, (at, name) in enumerate(part, 1):
-        here -= name == event.key
-        left = len(part) - place
-        if left >= _WINDOW_REQUESTS and here <= allowed * left:
+    here = [0]  # attempts on the key among the first so many
+    for _, name in part:
+        here.append(here[-1] + (name == event.key))
+    for place in range(len(part) - _WINDOW_REQUESTS + 1):
+        at = event.at if not place else part[place - 1][0]
+        if place and part[place - 1][1] != event.key:
+            continue
+        last = min(len(part), max(bisect_left(part, (at + _WINDOW, "")), place + _WINDOW_REQUESTS))
+        is_gone = here[last] - here[place] <= allowed * (last - place)
+        if is_gone and here[-1] - here[place] <= allowed * (len(part) - place):
             return at - event.at
     return math.inf
 
