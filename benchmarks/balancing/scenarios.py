@@ -435,7 +435,7 @@ def drifting(size: Size) -> Script:
     return Script(keys=keys)
 
 
-@_situation(keys=6)
+@_situation(keys=6, rate=4.0, seconds=800.0)
 def at_random(size: Size) -> Script:
     """Keys of random speed, each but the first with two spells of random trouble."""
     rng = size.rng

@@ -38,6 +38,7 @@ class Figures:
     """What a run came to; see the module. Times are in seconds; None: there is nothing to measure it by.
 
     Attributes:
+        requests: How many.
         mean: Of the cost.
         p50: Median of the cost.
         p95: Of the cost.
@@ -48,6 +49,7 @@ class Figures:
         fairness: Of keys that are alike.
     """
 
+    requests: int
     mean: float
     p50: float
     p95: float
@@ -66,6 +68,7 @@ def to_figures(scenario: Scenario, rows: Sequence[Served]) -> Figures:
     leaves = [_leave(event, _end_of(event, scenario), picks) for event in script.events if event.turns == "bad"]
     returns = [_return(event, script.events, picks) for event in script.events if event.turns == "good"]
     return Figures(
+        requests=len(rows),
         mean=sum(costs) / len(costs),
         p50=percentile(costs, 0.50),
         p95=percentile(costs, 0.95),

@@ -88,6 +88,7 @@ def test_figures_of_a_run_that_is_written_down() -> None:
     rows = [served(at, key, "server_error" if at == 10 else None) for at, key in zip(times, keys, strict=True)]
     figures = to_figures(scenario, rows)
     assert figures == Figures(
+        requests=210,
         mean=(209 * 1.0 + 31.0) / 210,
         p50=1.0,
         p95=1.0,
@@ -116,13 +117,15 @@ def test_percentiles_are_values_that_were_seen() -> None:
 
 def test_a_score_is_the_geometric_mean_of_two_ratios() -> None:
     def figures(mean: float, p99: float) -> Figures:
-        return Figures(mean=mean, p50=1.0, p95=1.0, p99=p99, errors=0.002, leave=None, come_back=None, fairness=1.0)
+        return Figures(
+            requests=500, mean=mean, p50=1.0, p95=1.0, p99=p99, errors=0.002, leave=None, come_back=None, fairness=1.0
+        )
 
     assert score(figures(2.0, 9.0), figures(1.0, 2.0)) == pytest.approx(3.0)
     table = {("one", ALL_KNOWING): figures(1.0, 2.0), ("one", "mine"): figures(2.0, 9.0)}
     found = {goal.name: (goal.value, goal.holds) for goal in goals(table, "mine", {"one": 8.0})}
     assert found["worst score"] == (3.0, False)
-    assert found["errors seen"] == (0.2, False)
+    assert found["errors seen, of all requests"] == (0.2, False)
     assert found["leave a bad key"] == (None, True)
     assert found["fairness"] == (1.0, True)
 
