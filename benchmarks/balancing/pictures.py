@@ -109,9 +109,9 @@ def _latencies(axes: Axes, keys: Sequence[str], tries: Sequence[Try], width: flo
         axes.plot(middles, most, linewidth=0.9, alpha=0.55, **looks[key])
     axes.set_yscale("log")
     axes.set_ylabel("latency of answers, s\n(thick: p50, thin: p95)")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[-1] in "25" else "")
     low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}" if value >= low else "")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if value >= low and f"{value:g}"[-1] in "25" else "")
     failed = [each for each in tries if each.outcome != "ok"]
     if failed:
         # A strip below the curves, a line per key that ever failed.
@@ -123,10 +123,8 @@ def _latencies(axes: Axes, keys: Sequence[str], tries: Sequence[Try], width: flo
                 times, [low / span**place] * len(times), "x", color=looks[key]["color"], markersize=5, clip_on=False
             )
         axes.axhline(low / span**0.4, color=_GRID, linewidth=0.9)
-        axes.text(
-            seconds * 0.004, low / span**0.45, "x: failed attempts", fontsize=8, va="top", color="#444444",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6},
-        )  # fmt: skip
+        middle = low / span ** ((len(ids) + 1) / 2)
+        axes.text(-0.008, middle, "failed", transform=axes.get_yaxis_transform(), ha="right", va="center")
         axes.set_ylim(low / span ** (len(ids) + 1), high)
 
 

@@ -329,9 +329,9 @@ def gray_slowness(size: Size) -> Script:
 
 @_situation()
 def flapping(size: Size) -> Script:
-    """One key answers 503 for a twelfth of the time, is well for the next, and so on."""
-    step = size.seconds / 12
-    starts = [step * number for number in range(1, 12, 2)]
+    """One key answers 503 for an eleventh of the time, is well for the next, and so on."""
+    step = size.seconds / 11
+    starts = [step * number for number in range(1, 11, 2)]
     faults = [Fault("status", status=503, delay=0.2, start=start, end=start + step) for start in starts]
     events = [
         event for start in starts for event in (Event(start, "key-1", "503"), Event(start + step, "key-1", "well"))
