@@ -267,7 +267,7 @@ def one_hangs(size: Size) -> Script:
     )
 
 
-@_situation(seconds=140.0)
+@_situation()
 def one_hangs_streams(size: Size) -> Script:
     """The same with short streamed answers, whose first tokens are missed sooner."""
     fault = Fault("hang", start=size.bad, end=size.good)
