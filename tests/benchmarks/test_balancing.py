@@ -82,8 +82,8 @@ def served(at: float, key: str, error: str | None = None, seconds: float = 1.0) 
 def test_figures_of_a_run_that_is_written_down() -> None:
     scenario = make_scenario("one-turns-slow", seed=1, keys=2, length=1.0)  # bad from 42 to 105
     times = [float(at) for at in range(210)]
-    # Half of the traffic until 18 s after it turned bad, the last two of which are a twentieth; again 20 s after it is
-    # well.
+    # Half of the traffic until 18 s after it turned bad; the last of that is one in the next twenty, which is a tenth
+    # of its former share. Again from 20 s after it is well.
     keys = ["key-1" if at % 2 == 0 and not 60 < at < 125 else "key-2" for at in range(210)]
     rows = [served(at, key, "server_error" if at == 10 else None) for at, key in zip(times, keys, strict=True)]
     figures = to_figures(scenario, rows)
@@ -94,7 +94,7 @@ def test_figures_of_a_run_that_is_written_down() -> None:
         p95=1.0,
         p99=1.0,
         errors=1 / 210,
-        leave=14.0,
+        leave=16.0,
         come_back=21.0,
         fairness=None,
     )
