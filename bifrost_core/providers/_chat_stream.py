@@ -25,7 +25,8 @@ from ._chat import (
     real_id,
     response_parser,
 )
-from ._json import JsonError, JsonExtent, decode
+from ._json import JsonError, decode
+from ._opening import Opening
 from ._reporter import Reporter
 from ._sse import MAX_TOTAL, SseParser
 
@@ -34,8 +35,6 @@ __all__ = ["ChatStreamDecoder"]
 _CHUNK_OBJECTS: Final = frozenset({"chat.completion.chunk", "chat.completion", "text_completion"})
 _OWN_MEMBERS: Final = frozenset({"choices", "usage", "object", "p"})  # `p` is padding against traffic analysis
 _MAX_CHOICES: Final = 1024
-_MAX_PREFACE: Final = 1024
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 class _Call:
@@ -151,20 +150,16 @@ class ChatStreamDecoder:
     """
 
     __slots__ = (
-        "_began",
-        "_body",
         "_choices",
         "_delivered",
         "_events",
         "_expected",
-        "_extent",
         "_head",
-        "_is_events",
         "_max_events",
         "_model",
+        "_opening",
         "_reporter",
         "_request",
-        "_size",
         "_sse",
         "_usage",
         "done",
@@ -177,11 +172,7 @@ class ChatStreamDecoder:
         self._request = request
         self._reporter = reporter
         self._sse = SseParser()
-        self._is_events = False
-        self._began = b""
-        self._size = 0
-        self._body: list[bytes] | None = None  # of a plain answer to a stream request
-        self._extent = JsonExtent()
+        self._opening = Opening()
         self._head: JsonObject | None = None
         self._model: str | None = None
         self._choices: dict[int, _Choice] = {}
@@ -195,11 +186,13 @@ class ChatStreamDecoder:
         chunks: list[Chunk] = []
         if self.done or self.error is not None:
             return chunks
-        if not self._is_events:
-            data = self._sniff(data)
-            if self._body is not None:
+        if not self._opening.is_events:
+            data = self._opening.look(data)
+            if self._opening.is_json:
                 return self._plain(data)
-            if not self._is_events:
+            if self._opening.is_html:
+                self._break(Kind.BAD_RESPONSE, "is a page of HTML")
+            if not self._opening.is_events:
                 return chunks
         for name, payload in self._sse.feed(data):
             self._event(name, payload, chunks)
@@ -405,40 +398,16 @@ class ChatStreamDecoder:
 
     # --- a plain answer to a stream request
 
-    def _sniff(self, data: bytes) -> bytes:
-        """Find out from the first bytes whether they are events, one JSON value, or HTML; returns what is to be read.
-
-        The bytes decide, as content types lie.
-        """
-        if self._body is not None:
-            return data
-        self._began += data
-        head = self._began.removeprefix(_BOM).lstrip(b" \t\r\n")
-        if head[:1] == b"<":
-            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-        elif head[:1] in (b"{", b"["):
-            self._body = []
-        elif (head and not _BOM.startswith(head)) or len(self._began) > _MAX_PREFACE:
-            self._is_events = True
-        else:
-            return b""
-        began, self._began = self._began, b""
-        return began
-
     def _plain(self, data: bytes) -> list[Chunk]:
-        if self._body is None:
-            return []
-        self._body.append(data)
-        self._size += len(data)
-        if self._size > MAX_TOTAL:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
-            return []
-        if not self._extent.feed(data):
+        whole = self._opening.collect(data)
+        if whole is None:
+            if self._opening.is_too_large:
+                self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
             return []
         chunks: list[Chunk] = []
         problem = ""
         try:
-            answer = decode(b"".join(self._body).strip())
+            answer = decode(whole)
             if not isinstance(answer, dict):
                 problem = "a JSON answer that is no object"
             elif self._is_error(b"", answer):
@@ -463,7 +432,7 @@ class ChatStreamDecoder:
 
     def _last_words(self) -> None:
         """An event that lacks its empty line at the end counts when it only says how the answer ended."""
-        if self._body is not None:
+        if self._opening.is_json:
             self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
             return
         pending = self._sse.flush()

@@ -23,8 +23,9 @@ from bifrost_core.wire import HttpReply
 
 from ._adapter import Payload
 from ._chat import MalformedError, read_object, read_usage
-from ._json import JsonError, JsonExtent, decode, encode, unusable_member
+from ._json import JsonError, decode, encode, unusable_member
 from ._mistral_members import Writer, model_name, stream_flag, write_members
+from ._opening import Opening
 from ._reporter import Reporter
 from ._sse import MAX_TOTAL, SseParser
 
@@ -34,8 +35,6 @@ _SOURCES: Final = ("file", "file_url", "file_id")
 _GRANULARITIES: Final = "timestamp_granularities"
 _DONE: Final = "transcription.done"
 _DELTA: Final = "transcription.text.delta"
-_BOM: Final = b"\xef\xbb\xbf"
-_MAX_PREFACE: Final = 1024
 
 
 # --- the request
@@ -213,16 +212,12 @@ class TranscriptionStreamDecoder:
     """
 
     __slots__ = (
-        "_began",
-        "_body",
-        "_extent",
-        "_is_events",
         "_language",
+        "_opening",
         "_reporter",
         "_request",
         "_response",
         "_segments",
-        "_size",
         "_sse",
         "_texts",
         "done",
@@ -235,11 +230,7 @@ class TranscriptionStreamDecoder:
         self._request = request
         self._reporter = reporter
         self._sse = SseParser()
-        self._is_events = False
-        self._began = b""
-        self._body: list[bytes] | None = None  # of a plain answer to a stream request
-        self._size = 0
-        self._extent = JsonExtent()
+        self._opening = Opening()
         self._texts: list[str] = []
         self._segments: list[JsonObject] = []
         self._language: str | None = None
@@ -250,11 +241,12 @@ class TranscriptionStreamDecoder:
         chunks: list[Chunk] = []
         if self.done or self.error is not None:
             return chunks
-        if not self._is_events:
-            data = self._sniff(data)
-        if self._body is not None:
+        data = self._opening.look(data)
+        if self._opening.is_json:
             self._plain(data, chunks)
-        elif self._is_events:
+        elif self._opening.is_html:
+            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
+        elif self._opening.is_events:
             for name, payload in self._sse.feed(data):
                 self._event(name, payload, chunks)
                 if self.done or self.error is not None:
@@ -291,36 +283,15 @@ class TranscriptionStreamDecoder:
             segments=tuple(_segment(segment) for segment in self._segments),
         )
 
-    def _sniff(self, data: bytes) -> bytes:
-        """Find out from the first bytes whether they are events, JSON, or HTML; returns what is to be read."""
-        if self._body is not None:
-            return data
-        self._began += data
-        head = self._began.removeprefix(_BOM).lstrip(b" \t\r\n")
-        if head[:1] == b"<":
-            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-        elif head[:1] in (b"{", b"["):
-            self._body = []
-        elif (head and not _BOM.startswith(head)) or len(self._began) > _MAX_PREFACE:
-            self._is_events = True
-        else:
-            return b""
-        began, self._began = self._began, b""
-        return began
-
     def _plain(self, data: bytes, chunks: list[Chunk]) -> None:
         """A whole answer to a request for a stream."""
-        if self._body is None:
-            return
-        self._body.append(data)
-        self._size += len(data)
-        if self._size > MAX_TOTAL:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
-        elif self._extent.feed(data):
-            payload = b"".join(self._body).strip().removeprefix(_BOM)
-            self._event(_DONE.encode(), payload, chunks)
+        whole = self._opening.collect(data)
+        if whole is not None:
+            self._event(_DONE.encode(), whole, chunks)
             if not self.done and self.error is None:
                 self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is none")
+        elif self._opening.is_too_large:
+            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
 
     def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
         if payload[:6] == b"[DONE]":  # Mistral sends none; a proxy may
@@ -344,7 +315,7 @@ class TranscriptionStreamDecoder:
         except MalformedError as exc:
             problem = f"an event that can not be used: {exc}"
         if problem:
-            self._break(Kind.BAD_RESPONSE if self._body is not None else Kind.STREAM_MALFORMED, f"holds {problem}")
+            self._break(Kind.BAD_RESPONSE if self._opening.is_json else Kind.STREAM_MALFORMED, f"holds {problem}")
 
     def _take(self, kind: str, event: JsonObject) -> Chunk:
         if kind == _DONE:
@@ -377,7 +348,7 @@ class TranscriptionStreamDecoder:
 
     def _last_words(self) -> None:
         """The last event counts without its empty line: it is whole JSON, and says itself that it is the last."""
-        if self._body is not None:
+        if self._opening.is_json:
             self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
             return
         pending = self._sse.flush()
