@@ -14,7 +14,7 @@ import msgspec
 from bifrost_core.kinds import Kind
 
 from .mistral._errors import status_error, usual_error
-from .mistral._replies import DONE, JSON, SSE, Event, Reply
+from .mistral._replies import DONE, JSON, SSE, TEXT, Event, Reply, as_events, with_usage
 from .mistral.laws import Fault
 
 __all__ = ["Plan", "plan_fault", "plan_whole", "strikes_early"]
@@ -318,6 +318,21 @@ def _split(_fault: Fault, reply: Reply, rng: random.Random) -> Plan:
     return _begin(reply, steps())
 
 
+def _wrong_type(_fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
+    reply.content_type = TEXT
+    return plan_whole(reply)
+
+
+def _sse(_fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
+    as_events(reply)
+    return plan_whole(reply)
+
+
+def _bad_usage(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
+    with_usage(reply, fault.body)
+    return plan_whole(reply)
+
+
 _LATE: Final[dict[str, Callable[[Fault, Reply, random.Random], Plan]]] = {
     "hang": _cut,
     "reset": _cut,
@@ -337,4 +352,7 @@ _LATE: Final[dict[str, Callable[[Fault, Reply, random.Random], Plan]]] = {
     "crlf": _crlf,
     "bom": _bom,
     "split": _split,
+    "wrong_type": _wrong_type,
+    "sse": _sse,
+    "bad_usage": _bad_usage,
 }

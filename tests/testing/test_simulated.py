@@ -320,6 +320,7 @@ def test_a_broken_exchange_is_a_transport_error(
         pytest.param(Fault("empty"), Kind.BAD_RESPONSE, id="empty"),
         pytest.param(Fault("not_json"), Kind.BAD_RESPONSE, id="not-json"),
         pytest.param(Fault("truncate"), Kind.BAD_RESPONSE, id="truncate"),
+        pytest.param(Fault("sse"), Kind.BAD_RESPONSE, id="sse"),
         pytest.param(Fault("wrong_length", size=-9), Kind.BAD_RESPONSE, id="too-short-a-length"),
     ],
 )
@@ -353,7 +354,7 @@ def test_a_broken_stream_reaches_the_decoder(fault: Fault, kind: Kind) -> None:
     assert virtual(main) is kind
 
 
-@pytest.mark.parametrize("kind", ["no_done", "crlf", "bom", "split"])
+@pytest.mark.parametrize("kind", ["no_done", "crlf", "bom", "split", "wrong_type", "sse"])
 def test_a_harmless_oddity_changes_no_word(kind: Any) -> None:
     odd = Simulated([SimulatedKey("one", faults=Fault(kind))])
     even = Simulated(["one"])
@@ -681,3 +682,10 @@ async def test_an_engine_has_nothing_to_close() -> None:
     await provider.engine.aclose()
     assert (await plain(provider)).text
     await provider.engine.aclose()
+
+
+def test_an_answer_with_nonsense_for_usage_is_a_good_one() -> None:
+    odd = Simulated([SimulatedKey("one", faults=Fault("bad_usage", body=b'{"prompt_tokens":1e99}'))])
+    even = Simulated(["one"])
+    assert virtual(lambda: plain(odd)).text == virtual(lambda: plain(even)).text
+    assert virtual(lambda: plain(odd)).usage == Usage(requests=1)

@@ -1174,3 +1174,31 @@ def test_the_command_line_says_when_the_port_is_taken(capsys: pytest.CaptureFixt
     with SimulatedMistral() as server:
         assert main(["--port", server.base_url.rpartition(":")[2]]) == 1
     assert "cannot listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("body", [HELLO, STREAM], ids=["plain", "stream"])
+def test_a_right_answer_may_state_a_wrong_type(serve: Serve, body: Json) -> None:
+    _, client = serve(Fault("wrong_type", last=1))
+    wrong, right = (client.post(CHAT, json=body) for _ in range(2))
+    assert wrong.headers["content-type"] == "text/plain; charset=utf-8"
+    assert ("data: " in wrong.text, len(wrong.text) > 100) == ("data: " in right.text, True)
+
+
+def test_a_plain_reply_may_come_as_events_and_a_stream_is_left_alone(serve: Serve) -> None:
+    server, client = serve(Fault("sse"))
+    reply = client.post(CHAT, json=HELLO)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    event, done, rest = reply.text.split("\n\n")
+    assert json.loads(event.removeprefix("data: "))["object"] == "chat.completion"
+    assert (done, rest) == ("data: [DONE]", "")
+    assert client.post(CHAT, json=STREAM).text.count("data: ") > 2
+    assert [record.fault for record in server.requests] == ["sse", None]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_usage_may_be_nonsense(serve: Serve, stream: bool) -> None:
+    _, client = serve(Fault("bad_usage", last=1), Fault("bad_usage", body=b'{"total_tokens":NaN}'))
+    below, odd = (client.post(CHAT, json=STREAM if stream else HELLO).text for _ in range(2))
+    assert '"usage":{"prompt_tokens":-7,"completion_tokens":-1,"total_tokens":-8}' in below
+    assert '"usage":{"total_tokens":NaN}' in odd
+    assert odd.endswith("data: [DONE]\n\n") == stream

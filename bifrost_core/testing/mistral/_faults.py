@@ -16,7 +16,7 @@ import msgspec
 from ._errors import usual_error
 from ._exchange import END, Exchange, chunk
 from ._http import response_head
-from ._replies import DONE, JSON, SSE, Event, Reply
+from ._replies import DONE, JSON, SSE, TEXT, Event, Reply, as_events, with_usage
 from .laws import Fault
 
 __all__ = ["play"]
@@ -306,6 +306,24 @@ async def _split(exchange: Exchange, _fault: Fault, reply: Reply) -> bool:
     return True
 
 
+async def _wrong_type(exchange: Exchange, _fault: Fault, reply: Reply) -> bool:
+    reply.content_type = TEXT
+    await exchange.send(reply)
+    return True
+
+
+async def _sse(exchange: Exchange, _fault: Fault, reply: Reply) -> bool:
+    as_events(reply)
+    await exchange.send(reply)
+    return True
+
+
+async def _bad_usage(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
+    with_usage(reply, fault.body)
+    await exchange.send(reply)
+    return True
+
+
 _LATE: dict[str, _Player] = {
     "hang": _cut,
     "reset": _cut,
@@ -325,4 +343,7 @@ _LATE: dict[str, _Player] = {
     "crlf": _crlf,
     "bom": _bom,
     "split": _split,
+    "wrong_type": _wrong_type,
+    "sse": _sse,
+    "bad_usage": _bad_usage,
 }

@@ -6,14 +6,16 @@ import math
 from typing import Final
 
 import attrs
+import msgspec
 
 from .journal import ServedRequest
 
-__all__ = ["DONE", "JSON", "SSE", "Event", "Reply", "named_event"]
+__all__ = ["DONE", "JSON", "SSE", "TEXT", "Event", "Reply", "as_events", "named_event", "with_usage"]
 
 DONE: Final = b"data: [DONE]\n\n"
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream; charset=utf-8"
+TEXT: Final = "text/plain; charset=utf-8"
 
 
 @attrs.frozen
@@ -94,3 +96,36 @@ class Reply:
         record.audio_seconds = self.audio_seconds
         record.pages = self.pages
         record.characters = self.characters
+
+
+_BELOW_ZERO: Final = b'{"prompt_tokens":-7,"completion_tokens":-1,"total_tokens":-8}'
+
+
+def with_usage(reply: Reply, usage: bytes | None) -> None:
+    """Put other bytes where a reply or its events count tokens.
+
+    Args:
+        reply: Changed in place; only objects with a ``usage`` are.
+        usage: The bytes; None for counts below zero.
+    """
+    raw = msgspec.Raw(_BELOW_ZERO if usage is None else usage)
+
+    def recounted(data: bytes) -> bytes:
+        try:
+            members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:
+            return data
+        return msgspec.json.encode({**members, "usage": raw}) if "usage" in members else data
+
+    reply.body = recounted(reply.body)
+    for at, event in enumerate(reply.events):
+        payload = event.data.removeprefix(b"data: ").removesuffix(b"\n\n")
+        if recounted(payload) != payload:
+            reply.events[at] = Event(event.tokens, b"data: " + recounted(payload) + b"\n\n")
+
+
+def as_events(reply: Reply) -> None:
+    """Make events of a plain reply, all in one piece: what a service that streams unasked sends."""
+    if not reply.events:
+        reply.body = b"data: " + reply.body + b"\n\n" + DONE
+        reply.content_type = SSE

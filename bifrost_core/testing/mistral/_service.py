@@ -308,6 +308,7 @@ class Service:
             and (fault.count is None or active.met < fault.count)
             and (fault.stream is None or fault.stream is stream)
             and (stream or fault.kind not in _STREAM_ONLY)
+            and not (stream and fault.kind == "sse")
         )
 
     # -- models and limits ---------------------------------------------------------------------------------------

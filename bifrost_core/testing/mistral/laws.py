@@ -37,6 +37,9 @@ FaultKind: TypeAlias = Literal[
     "crlf",
     "bom",
     "split",
+    "wrong_type",
+    "sse",
+    "bad_usage",
 ]
 ErrorShape: TypeAlias = Literal["A", "B", "C", "D", "E"]
 
@@ -141,10 +144,13 @@ class Fault:
     ``comments_only``         after ``after`` events only comments, ``pause`` seconds apart
     ``crlf``, ``bom``         legal line ends or a byte-order mark that Mistral itself does not send
     ``split``                 events cut anywhere, characters and line ends included
+    ``wrong_type``            the right answer, stated to be ``text/plain``
+    ``sse``                   a plain reply as events, as if a stream had been asked for
+    ``bad_usage``             the right answer with another ``usage``: ``body``, or counts below zero
     ========================= ======================================================================
 
     Kinds about events do nothing to plain replies (``error_event``, ``no_done``, ``comments_only``,
-    ``crlf``, ``bom`` and ``split``): they are passed over for those.
+    ``crlf``, ``bom`` and ``split``): they are passed over for those. ``sse`` does nothing to streams.
 
     Attributes:
         kind: See the table.
@@ -163,7 +169,8 @@ class Fault:
         code: ``code`` of an error object; None means the usual one for the status.
         message: Text of the error; None means the usual one for the status.
         headers: Sent beside the usual ones by ``status`` and ``html``, such as ``retry-after``.
-        body: Bytes to send in place of the built-in ones by ``garbage``, ``html`` and ``not_json``.
+        body: Bytes to send in place of the built-in ones by ``garbage``, ``html`` and ``not_json``; JSON
+            or what looks like it in place of the counts by ``bad_usage``.
         after: Events sent before a fault in mid-stream; None means before the head for ``hang``,
             ``reset`` and ``close``, and 2 elsewhere.
         then: What follows half a head or half a body.
