@@ -236,10 +236,17 @@ class ProviderAuthError(ProviderError):
     default_kind = Kind.AUTH
 
 
+@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class ProviderRateLimitError(ProviderError):
-    """The provider's limit on our keys is reached."""
+    """The provider's limit on our keys is reached.
+
+    Attributes:
+        every_model: It is the account's limit (spend, month), for all its models, not the rate limit of one.
+    """
 
     default_kind = Kind.RATE_LIMITED
+
+    every_model: bool = False
 
 
 class ProviderServerError(ProviderError):
@@ -273,11 +280,13 @@ class StreamBrokenError(ProviderError):
 
     Attributes:
         partial: What had arrived, assembled; None when nothing had.
+        inner: Of an error inside the stream: the kind that its code stands for, if any.
     """
 
     default_kind = Kind.STREAM_TRUNCATED
 
     partial: ChatResponse | None = None
+    inner: Kind | None = None
 
 
 class BadRequestError(ProviderError):

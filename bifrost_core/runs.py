@@ -31,6 +31,7 @@ from .errors import (
     NoKeyAvailableError,
     ProviderAuthError,
     ProviderError,
+    ProviderRateLimitError,
     ProviderTimeoutError,
     RateLimitError,
     RefusedError,
@@ -629,7 +630,9 @@ class Run:
             attempt.cost = None if attempt.price is None else attempt.price.cost(spent)
         if machinery.retry.hedge is not None:
             _note_times(flight, stream=self.call.request.stream)
-        outcome = outcome_of(kind, attempt.status, retry_after)
+        # What breaks a stream says by its code what is at fault; to the caller it is a broken stream.
+        judged = (error.inner or kind) if isinstance(error, StreamBrokenError) else kind
+        outcome = outcome_of(judged, attempt.status, retry_after)
         if error is not None and kind is None:
             outcome = "client"
         deployment.balancer.end(
@@ -642,12 +645,15 @@ class Run:
         )
         effective = machinery.health.end(
             flight.ticket,
-            Kind.CANCELLED if error is not None and kind is None else kind,
+            Kind.CANCELLED if error is not None and kind is None else judged,
             status=attempt.status,
             retry_after=retry_after,
             insecure=flight.insecure,
             html=flight.html,
+            every_model=isinstance(error, ProviderRateLimitError) and error.every_model,
         )
+        if judged is not kind:
+            effective = kind
         attempt.error = error
         attempt.kind = effective
         if isinstance(error, CallError) and effective is not None:
@@ -677,6 +683,7 @@ class Run:
             error.provider = error.provider or route.provider
             error.key_id = error.key_id or route.key_id
             error.request_id = error.request_id or request_id(flight.headers)
+            error.status = flight.status if error.status is None else error.status
         secrets = [key.secret for key in flight.deployment.keys.values()]
         secrets.append(self.call.virtual_key)
         for secret in secrets:

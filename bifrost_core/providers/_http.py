@@ -349,6 +349,28 @@ def _is_spent(headers: Mapping[str, str]) -> bool:
     )
 
 
+_SPENDING: Final = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "enforced_spend_limit_reached"}
+)
+_MONTHLY: Final = re.compile(r"x-ratelimit-remaining-[a-z-]+-month")
+
+
+def is_of_account(problem: Problem, headers: Mapping[str, str]) -> bool:
+    """Whether a quota that is used up is the account's, for all its models: what it may spend, or the month's.
+
+    Args:
+        problem: What the body says.
+        headers: Names in lower case.
+
+    Source:
+        https://platform.openai.com/docs/guides/error-codes (``insufficient_quota``);
+        https://docs.mistral.ai/deployment/ai-studio/tier (limits of a month are a workspace's).
+    """
+    if not _SPENDING.isdisjoint((problem.code, problem.type)):
+        return True
+    return any(value.strip() == "0" and _MONTHLY.fullmatch(name) is not None for name, value in headers.items())
+
+
 def kind_of(
     status: int, problem: Problem, *, headers: Mapping[str, str], wait: float | None = None, model: str = ""
 ) -> Kind:

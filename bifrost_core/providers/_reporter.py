@@ -70,6 +70,9 @@ class Reporter:
         problem = _http.read_problem(reply.body)
         wait = _http.wait_of(reply.status, reply.headers, reply.received_at)
         kind = _http.kind_of(reply.status, problem, headers=reply.headers, wait=wait, model=model)
+        more: dict[str, Any] = {}
+        if kind is Kind.QUOTA_EXHAUSTED:
+            more["every_model"] = _http.is_of_account(problem, reply.headers)
         return self._make(
             kind,
             f"{self.provider} answered {reply.status}",
@@ -77,6 +80,7 @@ class Reporter:
             retry_after=wait,
             status=reply.status,
             request_id=_http.request_id(reply.headers, problem),
+            **more,
         )
 
     def unusable(self, reply: HttpReply, why: str, *, quote: bool = False) -> CallError:
@@ -123,10 +127,12 @@ class Reporter:
         """
         problem = _http.problem_of(data)
         status = _http.inner_status(problem)
-        kind = Kind.STREAM_ERROR
-        if partial is None and not has_begun and status is not None:
-            kind = _http.kind_of(status, problem, headers={}, model=model)
-        more: dict[str, Any] = {"partial": partial} if kind is Kind.STREAM_ERROR else {}
+        inner = None if status is None else _http.kind_of(status, problem, headers={}, model=model)
+        has_begun = has_begun or partial is not None
+        kind = Kind.STREAM_ERROR if has_begun or inner is None else inner
+        more: dict[str, Any] = {"partial": partial, "inner": inner} if kind is Kind.STREAM_ERROR else {}
+        if kind is Kind.QUOTA_EXHAUSTED:
+            more["every_model"] = _http.is_of_account(problem, {})
         return self._make(
             kind,
             f"{self.provider} sent an error in the stream",
