@@ -36,6 +36,11 @@ __all__ = ["StreamRun"]
 
 _BUFFER: Final = 8  # reads from the provider that wait for the caller
 _TIMER_SLACK: Final = 0.05
+_NO_CONTENT: Final = 204  # a success that can hold no stream (RFC 9110 section 15.3.5)
+_LATE_KINDS: Final = {  # what a transport's failure is once content has come; all others cut the stream short
+    Kind.READ_TIMEOUT: Kind.STREAM_STALLED,
+    Kind.STREAM_MALFORMED: Kind.STREAM_MALFORMED,
+}
 _PREAMBLE_EVENTS: Final = 64
 _PREAMBLE_BYTES: Final = 256 * 1024
 
@@ -152,7 +157,7 @@ class StreamRun(Run):
             try:
                 flight.status, flight.received = stream.status, True
                 self._note_quotas(flight, stream.headers)
-                if not stream.is_success:
+                if not stream.is_success or stream.status == _NO_CONTENT:
                     return deployment.provider.decode(self._request_for(deployment), await stream.reply())
                 response = await self._read(flight, stream, reading, silence)
                 await stream.finish()
@@ -186,6 +191,8 @@ class StreamRun(Run):
         """Read, decode and hand out until the answer is whole."""
         clock, idle, decoder = self.machinery.clock, self.timeout.idle, reading.decoder
         async for data in stream:
+            if flight.first_token is None and not reading.size:
+                flight.html = data[:1] == b"<"
             chunks = reading.seam.feed(decoder.feed(data))
             if heard := sum(chunk.has_content for chunk in chunks):
                 flight.heard += heard
@@ -342,14 +349,11 @@ class StreamRun(Run):
         if flight.first_token is None:
             return broken
         error = broken.error
-        stalled = error.kind is Kind.READ_TIMEOUT
+        if error.kind is Kind.RESPONSE_TOO_LARGE:
+            return broken
+        kind = _LATE_KINDS.get(error.kind, Kind.STREAM_TRUNCATED)
         return self._retold(
-            StreamBrokenError(
-                error.message,
-                kind=Kind.STREAM_STALLED if stalled else Kind.STREAM_TRUNCATED,
-                partial=_chat(reading.decoder.partial()),
-            ),
-            reading,
+            StreamBrokenError(error.message, kind=kind, partial=_chat(reading.decoder.partial())), reading
         )
 
     def _silent(self, flight: Flight, reading: _Reading) -> CallError:
