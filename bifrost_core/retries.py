@@ -318,6 +318,14 @@ class Plan:
         self._start(deployment, total=1, here=1)
         return True
 
+    def withdraw(self, deployment: str) -> None:
+        """Take back the attempt at ``deployment`` that ``next`` granted last: it can not be made any more."""
+        total, here = self._counts
+        self._attempts -= total
+        self._here[deployment] = self._here.get(deployment, 0) - here
+        self._budget.put(deployment, self._cost)
+        self._counts, self._cost = (0, 0), 0.0
+
     def note(self, failure: Failure) -> None:
         """Remember a failed attempt beside which another still ran; ``next`` is told of that one's failure."""
         self._remember(failure)
@@ -429,12 +437,8 @@ class Plan:
 
     def _note(self, failure: Failure) -> _History:
         history = self._remember(failure)
-        route = failure.route
         if not failure.sent and failure.elapsed < _NO_TIME:  # it was no attempt
-            total, here = self._counts
-            self._attempts -= total
-            self._here[route.deployment] = self._here.get(route.deployment, 0) - here
-            self._budget.put(route.deployment, self._cost)
+            self.withdraw(failure.route.deployment)
         self._counts, self._cost = (0, 0), 0.0
         history.last = failure
         return history

@@ -348,7 +348,7 @@ class Run:
             return True
         if not self._suits(deployment):
             return True
-        candidates = await self._selected(awake) if awake else awake
+        candidates = await self._selected(awake, panic=panic) if awake else awake
         if not candidates or not plan.enter(deployment.name):
             return True
         fresh = False
@@ -375,11 +375,15 @@ class Run:
             if move.step is Step.DEPLOYMENT:
                 return True
             fresh = move.step is Step.FRESH
+            routes: Sequence[Route] = move.routes
             if move.delay:
                 self._phase = "total"
                 await anyio.sleep(move.delay)
-            candidates = await self._selected(move.routes)
+                # What opened meanwhile by the failures of others lets this one through no more.
+                routes = plan.candidates(health.usable(deployment.routes, ignore_breakers=panic))
+            candidates = await self._selected(routes, panic=panic) if routes else routes
             if not candidates:
+                plan.withdraw(deployment.name)
                 return True
 
     async def _hedged(
@@ -402,7 +406,7 @@ class Run:
             awake = self.machinery.health.usable(deployment.routes, ignore_breakers=panic)
             others: Sequence[Route] = [route for route in plan.candidates(awake) if route.key_id != first.key_id]
             try:
-                others = await self._selected(others) if others else others
+                others = await self._selected(others, panic=panic) if others else others
             except CallError:  # a plugin that closes leaves no second route; the first attempt goes on
                 return None
             if not others or not plan.hedge(deployment.name):
@@ -422,15 +426,19 @@ class Run:
             for other in deployments
         )
 
-    async def _selected(self, routes: Sequence[Route]) -> Sequence[Route]:
-        """Phase 5: what plugins leave of the candidates; nothing that was no candidate comes in."""
+    async def _selected(self, routes: Sequence[Route], *, panic: bool) -> Sequence[Route]:
+        """Phase 5: what plugins leave of the candidates; nothing that was no candidate comes in.
+
+        Plugins may take their time, so that what they leave has to be usable still.
+        """
         select = self.machinery.hooks.select_routes
         if select is None:
             return routes
         self._phase = "hook:bifrost_select_routes"
         left = await select(tuple(routes), self.call)
         known = {route.ref for route in routes}
-        return [route for route in left if route.ref in known]
+        known_left = [route for route in left if route.ref in known]
+        return self.machinery.health.usable(known_left, ignore_breakers=panic)
 
     def _picked(self, deployment: Deployment, routes: Sequence[Route]) -> Route:
         """Phase 6: a plugin's choice, else the balancer's."""
@@ -580,11 +588,11 @@ class Run:
         return response
 
     def _attempt_seconds(self, *, more: bool) -> float | None:
-        """How long a plain attempt may take: half of the whole while another deployment is left to try."""
+        """How long a plain attempt may take: half of what remains while another deployment is left to try."""
         if self.timeout.attempt is not None:
             return self.timeout.attempt
-        total = self.timeout.total_for(stream=False)
-        return None if total is None else total / 2 if more else total
+        left = self._time_left()
+        return None if left == math.inf else left / 2 if more else left
 
     def _note_quotas(self, flight: Flight, headers: Mapping[str, str]) -> None:
         """Let what the provider says is left steer before a refusal has to."""

@@ -591,3 +591,13 @@ def test_one_dead_deployment_costs_no_call() -> None:
     )
     assert successes == 2000
     assert requests["p0/m"] <= 10 + 50
+
+
+def test_an_attempt_that_was_granted_and_can_not_be_made_is_given_back() -> None:
+    plan, budget = make()
+    move = fail(plan, Kind.SERVER_ERROR)
+    assert (move.step, plan.attempts, budget.left(SMALL)) == (Step.SAME, 2, 9)
+    plan.withdraw(SMALL)
+    assert (plan.attempts, budget.left(SMALL), plan.may_enter(SMALL)) == (1, 10, True)
+    plan.withdraw(SMALL)
+    assert (plan.attempts, budget.left(SMALL)) == (1, 10)
