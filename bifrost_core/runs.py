@@ -147,6 +147,7 @@ class Run:
         self._own_deadline = math.inf if total is None else anyio.current_time() + total
         self._scope = anyio.CancelScope(deadline=self._own_deadline)
         self._stopped = False
+        self._ways: list[tuple[Route, ...]] = []  # the routes of each deployment of the call's chain
         self._phase = "total"
         self._started = machinery.clock()
         self._started_at = machinery.clock.time()
@@ -273,7 +274,7 @@ class Run:
         plan = Plan(machinery.retry, machinery.budget, machinery.rng, effects=call.options.get("effects") or "none")
         chain = self._chain()
         while True:
-            routes = [deployment.routes for deployment in chain]
+            self._ways = routes = [deployment.routes for deployment in chain]
             panic = machinery.health.panic(routes)
             order = self._in_panic(chain, routes) if panic else self._in_slow_start(chain)
             for position, deployment in enumerate(order):
@@ -362,10 +363,11 @@ class Run:
                 outcome = await self._hedged(deployment, candidates, plan, panic=panic, more=more)
             if isinstance(outcome, Response):
                 return outcome
+            panic = panic or health.panic(self._ways)  # this failure may have been the one that shut the last way
             move = plan.next(
                 outcome,
                 usable=health.usable(deployment.routes, ignore_breakers=panic),
-                more=more,
+                more=self._any_usable(later, plan, panic=panic),
                 time_left=self._time_left(),
             )
             if move.step is None:
@@ -380,6 +382,7 @@ class Run:
                 self._phase = "total"
                 await anyio.sleep(move.delay)
                 # What opened meanwhile by the failures of others lets this one through no more.
+                panic = panic or health.panic(self._ways)
                 routes = plan.candidates(health.usable(deployment.routes, ignore_breakers=panic))
             candidates = await self._selected(routes, panic=panic) if routes else routes
             if not candidates:
