@@ -78,6 +78,7 @@ _CAP_FIRST, _CAP_STEP, _CAP_FREE = 1, 1, 32
 
 # Small enough for CPython's fast comparison of integers, and out of reach.
 _NO_CAP = 1 << 29
+_MAX_QUOTAS = 32  # kinds of quota of a key
 
 # Quotas that last at this rate need no closer look: tokens per attempt.
 _AMPLE_TOKENS = 4000.0
@@ -584,6 +585,8 @@ class LatencyWeighted:
             return
         key = attempt.key
         old = key.quotas.get(kind)
+        if old is None and len(key.quotas) >= _MAX_QUOTAS:  # kinds come from headers
+            return
         if old is not None and (attempt.started, attempt.number) < (old.at, old.sent):
             return
         remaining = min(remaining, limit)

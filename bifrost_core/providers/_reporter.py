@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from bifrost_core.errors import BadRequestError, CallError, StreamBrokenError, UnsupportedParameterError, error_class
 from bifrost_core.keys import Key
@@ -17,6 +17,8 @@ from . import _http
 __all__ = ["Reporter"]
 
 _log = logging.getLogger(__name__)
+
+_MAX_COUNTS: Final = 1_000  # names of fields come from callers
 _MESSAGE_LIMIT = 240
 
 
@@ -36,7 +38,9 @@ class Reporter:
         self._keys = tuple(keys)
 
     def note(self, what: str, level: int = logging.DEBUG) -> None:
-        """Count something that was tolerated; logged the first time."""
+        """Count something that was tolerated; logged the first time. What is beyond 1,000 things counts as one."""
+        if what not in self.counts and len(self.counts) >= _MAX_COUNTS:
+            what = "other"
         count = self.counts.get(what, 0) + 1
         self.counts[what] = count
         if count == 1:
