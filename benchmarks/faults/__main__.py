@@ -7,8 +7,10 @@ fails, over all calls, failed ones too; ``requests a call`` is what the service 
 
     python -m benchmarks.faults [--calls 200] [--in-flight 16] [--share 0.1] [--only NAME ...]
     python -m benchmarks.faults --churn 10000
+    python -m benchmarks.faults --soak 1000000
 
-With ``--churn`` calls are cancelled at random moments instead, and what they leave behind is counted.
+With ``--churn`` calls are cancelled at random moments instead, and what they leave behind is counted. With
+``--soak`` calls that have nothing in common are made without a network, and what stays in memory is measured.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .churn import Left, churn
 from .clients import CLIENTS
 from .runs import Outcome, run, table
 from .situations import SITUATIONS
+from .soak import Grown, soak
 
 __all__ = ["main"]
 
@@ -43,7 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, help="part of all requests that fail; by default one key always does")
     parser.add_argument("--only", nargs="+", help="names of situations; those without a fault always run")
     parser.add_argument("--churn", type=int, help="cancel so many calls, half of them in each way")
+    parser.add_argument("--soak", type=int, help="make so many calls, after a fifth as many to warm up")
     options = parser.parse_args(arguments)
+    if options.soak:
+        grown = anyio.run(_soak, options.soak)
+        print("| calls | memory + MiB | objects + | tasks + | fds + |")
+        print("|---:|---:|---:|---:|---:|")
+        megabytes = grown.rss / 2**20
+        print(f"| {grown.calls} | {megabytes:.1f} | {grown.objects} | {grown.tasks} | {grown.descriptors} |")
+        return
     if options.churn:
         print(
             "| cancelled by | calls | cancelled | in flight | places | tasks + | fds + | unseen | closed | late ms: p50 / p99 / max |"
@@ -59,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for client in CLIENTS:
             outcomes.append(anyio.run(_run, situation.name, client, options.calls, options.in_flight, options.share))  # noqa: PERF401 # a run each
     print(table(outcomes))
+
+
+async def _soak(calls: int) -> Grown:
+    return await soak(calls, warm_up=calls // 5)
 
 
 async def _churn(calls: int, native: bool) -> Left:
