@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from typing import Any
 
 import anyio
 import pytest
@@ -91,7 +92,7 @@ async def test_a_full_queue_refuses_at_once_and_says_so() -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("limits", [{"max_in_flight": 2}, {"max_in_flight_per_key": 1}], ids=["provider", "key"])
-async def test_a_limit_of_a_provider_holds_and_who_waits_too_long_is_told(limits: dict[str, int], stream: bool) -> None:
+async def test_a_limit_of_a_provider_holds_and_who_waits_too_long_is_told(limits: dict[str, Any], stream: bool) -> None:
     secrets = ["sk-simulated-one", "sk-simulated-two"]
     with SimulatedMistral([SimulatedKey(secret, id=secret, latency=0.1) for secret in secrets]) as server:
         provider = Mistral(secrets, base_url=server.base_url, **limits)

@@ -178,7 +178,7 @@ ROWS = {
     "NaN": wire(body(COMPLETION % b'[{"index":NaN}]'), "bad_response", "deployment", AWAY, PLAIN),
     "bad UTF-8": wire(body(COMPLETION % (CHOICE % b"\xff\xfe")), "bad_response", "deployment", AWAY, PLAIN),
     "too deep": wire(body(b"[" * 100_000), "bad_response", "deployment", AWAY, PLAIN),
-    "an error in a success": wire(body(b'{"object":"error","message":"no","type":"x","code":"1000"}'), "bad_response", "deployment", AWAY, PLAIN),
+    "an error in a success": wire(body(b'{"object":"error","message":"no","type":"x","code":"1000"}'), "server_error", "deployment", KEY, PLAIN, code=500),
     "SSE unasked": wire(Fault("sse"), "bad_response", "deployment", AWAY, PLAIN),
     "too large": wire(Fault("oversized", size=300_000, after=0), "response_too_large", "deployment", AWAY),
     "gzip bomb": wire(Fault("gzip_bomb", size=3_000_000, after=0), "response_too_large", "deployment", AWAY),

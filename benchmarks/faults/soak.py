@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import attrs
@@ -89,7 +90,7 @@ async def soak(
             with anyio.CancelScope() as scope, suppress(CallError):
                 if number % 100 == 0:
                     scope.cancel()
-                more = {"session": own, "virtual_key": f"sk-bf-{own}", "metadata": {"user": own}}
+                more: dict[str, Any] = {"session": own, "virtual_key": f"sk-bf-{own}", "metadata": {"user": own}}
                 if number % 10:
                     await router.chat(model, own, **more)
                     return
