@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bifrost_core import CallError, RetryPolicy, Router, Timeout
+from bifrost_core import CallError, RetryPolicy, Router, Timeout, hookimpl
 from bifrost_core.limiter import Limiter, QueueFullError
 from bifrost_core.providers.mistral import Mistral
 from bifrost_core.testing import Fault, SimulatedKey, SimulatedMistral
@@ -90,6 +90,18 @@ async def test_a_full_queue_refuses_at_once_and_says_so() -> None:
     assert limiter.is_unused
 
 
+class Turns:
+    """Sends calls on the keys in turn."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @hookimpl
+    def bifrost_pick_route(self, routes: Any, call: Any) -> Any:
+        self._number += 1
+        return sorted(routes, key=lambda route: route.key_id)[self._number % len(routes)]
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("limits", [{"max_in_flight": 2}, {"max_in_flight_per_key": 1}], ids=["provider", "key"])
 async def test_a_limit_of_a_provider_holds_and_who_waits_too_long_is_told(limits: dict[str, Any], stream: bool) -> None:
@@ -109,7 +121,7 @@ async def test_a_limit_of_a_provider_holds_and_who_waits_too_long_is_told(limits
             except CallError as exc:
                 errors.append(exc)
 
-        async with Router([provider], retry=RetryPolicy(max_wait=0)) as router:
+        async with Router([provider], plugins=[Turns()], retry=RetryPolicy(max_wait=0)) as router:
             async with anyio.create_task_group() as group:
                 for _ in range(8):
                     group.start_soon(ask, router)
