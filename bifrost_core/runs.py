@@ -399,7 +399,7 @@ class Run:
             times = deployment.first_token_times
         first = self._picked(deployment, candidates)
         after = hedge.seconds(times)
-        if after is None or after >= self._time_left():
+        if after is None or after + MIN_ATTEMPT > self._time_left():
             return await self._attempt(deployment, first, fresh=False, more=more)
 
         def attempt(route: Route) -> Callable[[Contender[Response | Failure]], Awaitable[Response | Failure]]:
@@ -412,7 +412,7 @@ class Run:
                 others = await self._selected(others, panic=panic) if others else others
             except CallError:  # a plugin that closes leaves no second route; the first attempt goes on
                 return None
-            if not others or not plan.hedge(deployment.name):
+            if not others or self._time_left() < MIN_ATTEMPT or not plan.hedge(deployment.name):
                 return None
             return attempt(self._picked(deployment, others))
 

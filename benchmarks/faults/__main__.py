@@ -22,7 +22,7 @@ import anyio
 
 from .churn import Left, churn
 from .clients import CLIENTS
-from .runs import Outcome, run, table
+from .runs import Outcome, head, row, run
 from .situations import SITUATIONS
 from .soak import Grown, soak
 
@@ -30,7 +30,8 @@ __all__ = ["main"]
 
 
 def _remains(native: bool, left: Left) -> str:
-    late = [f"{left.closings[int((len(left.closings) - 1) * part)] * 1000:.1f}" for part in (0.5, 0.99, 1.0)]
+    closings = left.closings or (0.0,)
+    late = [f"{closings[int((len(closings) - 1) * part)] * 1000:.1f}" for part in (0.5, 0.99, 1.0)]
     return (
         f"| {'task.cancel()' if native else 'scope'} | {left.calls} | {left.outcomes.get('cancelled', 0)} "
         f"| {sum(left.in_flight)} | {left.places} of 10 | {left.tasks} | {left.descriptors} | {left.unseen} "
@@ -63,13 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for native in (False, True):
             print(_remains(native, anyio.run(_churn, options.churn // 2, native)))
         return
-    outcomes: list[Outcome] = []
+    print(head())
+    calm: dict[tuple[str, bool], Outcome] = {}
     for situation in SITUATIONS:
         if options.only and situation.fault is not None and situation.name not in options.only:
             continue
         for client in CLIENTS:
-            outcomes.append(anyio.run(_run, situation.name, client, options.calls, options.in_flight, options.share))  # noqa: PERF401 # a run each
-    print(table(outcomes))
+            outcome = anyio.run(_run, situation.name, client, options.calls, options.in_flight, options.share)
+            print(row(outcome, calm.setdefault((client, situation.stream), outcome)), flush=True)
 
 
 async def _soak(calls: int) -> Grown:

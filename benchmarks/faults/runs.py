@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -15,7 +14,7 @@ from bifrost_core.testing import SimulatedMistral
 from .clients import CLIENTS
 from .situations import TEXT, Situation
 
-__all__ = ["Outcome", "run", "table"]
+__all__ = ["Outcome", "head", "row", "run"]
 
 
 @attrs.frozen
@@ -97,19 +96,19 @@ async def run(situation: Situation, client: str, *, calls: int, in_flight: int, 
     )
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """The outcomes as a Markdown table; latencies beyond those of the same client when nothing fails."""
-    lines = [
-        "| fault | client | right | cut, unnoticed | p50 + ms | p99 + ms | requests a call |",
-        "|---|---|---:|---:|---:|---:|---:|",
-    ]
-    calm: dict[tuple[str, bool], Outcome] = {}
-    for outcome in outcomes:
-        base = calm.setdefault((outcome.client, outcome.stream), outcome)
-        extra = [(outcome.percentile(percent) - base.percentile(percent)) * 1000 for percent in (50, 99)]
-        lines.append(
-            f"| {outcome.situation} | {outcome.client} | {outcome.right / outcome.calls:.1%} "
-            f"| {outcome.unnoticed / outcome.calls:.1%} | {extra[0]:.0f} | {extra[1]:.0f} "
-            f"| {outcome.requests / outcome.calls:.2f} |"
-        )
-    return "\n".join(lines)
+def head() -> str:
+    """The first lines of the table, in Markdown."""
+    return (
+        "| fault | client | right | cut, unnoticed | p50 + ms | p99 + ms | requests a call |\n"
+        "|---|---|---:|---:|---:|---:|---:|"
+    )
+
+
+def row(outcome: Outcome, calm: Outcome) -> str:
+    """An outcome as a line of the table; latencies beyond those of ``calm``, when nothing fails."""
+    extra = [(outcome.percentile(percent) - calm.percentile(percent)) * 1000 for percent in (50, 99)]
+    return (
+        f"| {outcome.situation} | {outcome.client} | {outcome.right / outcome.calls:.1%} "
+        f"| {outcome.unnoticed / outcome.calls:.1%} | {extra[0]:.0f} | {extra[1]:.0f} "
+        f"| {outcome.requests / outcome.calls:.2f} |"
+    )
