@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--share", type=float, help="part of all requests that fail; by default one key always does")
     parser.add_argument("--only", nargs="+", help="names of situations; those without a fault always run")
     parser.add_argument("--churn", type=int, help="cancel so many calls, half of them in each way")
-    parser.add_argument("--soak", type=int, help="make so many calls, after a fifth as many to warm up")
+    parser.add_argument(
+        "--soak", type=int, help="make so many calls, after a fifth as many, at least 12,000, to warm up"
+    )
     options = parser.parse_args(arguments)
     if options.soak:
         grown = anyio.run(_soak, options.soak)
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _soak(calls: int) -> Grown:
-    return await soak(calls, warm_up=calls // 5)
+    return await soak(calls, warm_up=max(12_000, calls // 5))
 
 
 async def _churn(calls: int, native: bool) -> Left:
