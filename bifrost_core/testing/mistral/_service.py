@@ -27,7 +27,7 @@ __all__ = ["Clock", "KeyState", "Service", "WallClock"]
 
 _WARM_SECONDS = 600.0  # how long a prompt stays in a key's cache
 _WARM_MOST = 10_000  # prompts that are kept
-_HARMLESS = frozenset({"no_done", "gzip", "crlf", "bom", "split", "slow_drip"})
+_HARMLESS = frozenset({"no_done", "gzip", "crlf", "bom", "split", "slow_drip", "wrong_type", "bad_usage"})
 _ENDLESS = frozenset({"hang", "hold", "comments_only"})
 _STREAM_ONLY = frozenset({"no_done", "error_event", "comments_only", "crlf", "bom", "split"})
 
