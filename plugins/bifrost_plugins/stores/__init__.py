@@ -26,6 +26,7 @@ from .base import (
     UsageCell,
 )
 from .memory import MemoryStore
+from .outbox import Outbox
 
 __all__ = [
     "MAX_AMOUNT",
@@ -42,6 +43,7 @@ __all__ = [
     "LedgerConflictError",
     "MemoryStore",
     "OpenHold",
+    "Outbox",
     "Store",
     "StoreError",
     "UsageCell",
