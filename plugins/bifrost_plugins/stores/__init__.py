@@ -27,6 +27,7 @@ from .base import (
 )
 from .memory import MemoryStore
 from .outbox import Outbox
+from .sqlite import SqliteStore
 
 __all__ = [
     "MAX_AMOUNT",
@@ -44,6 +45,7 @@ __all__ = [
     "MemoryStore",
     "OpenHold",
     "Outbox",
+    "SqliteStore",
     "Store",
     "StoreError",
     "UsageCell",

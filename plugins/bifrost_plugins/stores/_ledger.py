@@ -69,6 +69,7 @@ class HoldRow:
     labels: Mapping[str, str]
     call_id: str
     note: str
+    reserved_at: float
     expires_at: float
     dispatched: bool
     state: HoldState | None = None
@@ -180,12 +181,12 @@ class Tables(Protocol):
         """Add an entry to a window of that length; older ones may go."""
         ...
 
-    def set_entry(self, bucket: str, hold_id: str, amount: int) -> None:
+    def set_entry(self, bucket: str, hold_id: str, at: float, amount: int) -> None:
         """Change an entry's amount, if it is still there."""
         ...
 
-    def correction(self, correction_id: str) -> Correction | None:
-        """An entry made by hand."""
+    def is_corrected(self, correction_id: str) -> bool:
+        """Whether there is a correction of this id."""
         ...
 
     def add_correction(self, entry: Correction) -> None:
@@ -304,6 +305,7 @@ class Ledger:
                 labels=hold.labels,
                 call_id=hold.call_id,
                 note=hold.note,
+                reserved_at=now,
                 expires_at=expires_at,
                 dispatched=hold.dispatched,
             )
@@ -364,7 +366,7 @@ class Ledger:
         """See ``Store.release``."""
         row = self.tables.hold(hold_id)
         if row is None:
-            row = HoldRow(hold_id, (), (), {}, {}, "", "", now, False, HoldState.RELEASED, ended_at=now)
+            row = HoldRow(hold_id, (), (), {}, {}, "", "", now, now, False, HoldState.RELEASED, ended_at=now)
             self.tables.add_hold(row)
             return row.ended(repeated=False)
         nothing = (0,) * len(row.takes)
@@ -430,7 +432,7 @@ class Ledger:
                 if was_open:
                     tables.set_places(take.bucket, tables.places(take.bucket) - take.amount)
             elif take.kind is ClaimKind.WINDOW:
-                tables.set_entry(take.bucket, row.id, new)
+                tables.set_entry(take.bucket, row.id, row.reserved_at, new)
             else:
                 crossings.extend(self._book(take, new - old, take.amount if was_open else 0))
         if usage is not None:
@@ -490,7 +492,7 @@ class Ledger:
             raise ConfigError("only what a counter has spent can be corrected", field="claim")
         if (delta is None) == (to is None):
             raise ConfigError("give either delta or to", field="delta")
-        if self.tables.correction(correction_id) is None:
+        if not self.tables.is_corrected(correction_id):
             period = period_of(self.tables.period(claim.bucket), claim, now)
             spent, held = self.tables.totals(claim.bucket, period.epoch) or (0, 0)
             after = spent + delta if delta is not None else to or 0

@@ -61,6 +61,10 @@ MAX_KEYS: Final = 100_000
 """Keys of the key-value part in memory; more are refused with ``StoreError``."""
 MAX_SERIES: Final = 1_000
 """Different label sets in one hour of usage; the rest is counted under labels that all say ``other``."""
+MAX_CORRECTIONS: Final = 10_000
+"""Corrections and adjustments that are kept, the newest."""
+PAST_EPOCHS: Final = 48
+"""Epochs of a counter that are kept for late settlements, beside the running one."""
 USAGE_HOURS: Final = 24 * 400
 """How long usage is kept, in hours."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -16,10 +16,12 @@ from ._ledger import HoldRow, Ledger, Period, sum_usage
 from .base import (
     HOUR,
     MAX_BUCKETS,
+    MAX_CORRECTIONS,
     MAX_HOLDS,
     MAX_KEYS,
     MAX_RESULTS,
     MAX_SERIES,
+    PAST_EPOCHS,
     RESULT_SECONDS,
     USAGE_HOURS,
     BucketState,
@@ -36,10 +38,6 @@ from .base import (
 )
 
 __all__ = ["MemoryStore"]
-
-_PAST_EPOCHS = 48
-"""Epochs of a counter that are kept for late settlements, beside the running one."""
-_MAX_CORRECTIONS = 10_000
 
 
 @attrs.define(eq=False)
@@ -75,7 +73,8 @@ class _MemoryTables:
     counters: dict[str, _Counter] = attrs.field(factory=dict[str, _Counter])
     taken: dict[str, int] = attrs.field(factory=dict[str, int])
     windows: dict[str, _Window] = attrs.field(factory=dict[str, _Window])
-    made: OrderedDict[str, Correction] = attrs.field(factory=OrderedDict[str, Correction])
+    corrections: deque[Correction] = attrs.field(factory=deque[Correction])
+    corrected: Counter[str] = attrs.field(factory=Counter[str])
     cells: dict[int, dict[tuple[tuple[str, str], ...], dict[str, int]]] = attrs.field(
         factory=dict[int, dict[tuple[tuple[str, str], ...], dict[str, int]]]
     )
@@ -122,9 +121,9 @@ class _MemoryTables:
         elif counter.period != period:
             turned = counter.period.epoch != period.epoch
             counter.period = period
-            if turned and len(counter.totals) > _PAST_EPOCHS:
+            if turned and len(counter.totals) > PAST_EPOCHS:
                 past = [epoch for epoch, (_, held) in counter.totals.items() if not held and epoch != period.epoch]
-                for epoch in sorted(past)[: len(counter.totals) - _PAST_EPOCHS]:
+                for epoch in sorted(past)[: len(counter.totals) - PAST_EPOCHS]:
                     del counter.totals[epoch]
                 counter.announced = {mark for mark in counter.announced if mark[0] in counter.totals}
 
@@ -198,20 +197,24 @@ class _MemoryTables:
         window.total += amount
         window.seconds = seconds
 
-    def set_entry(self, bucket: str, hold_id: str, amount: int) -> None:
+    def set_entry(self, bucket: str, hold_id: str, at: float, amount: int) -> None:
         window = self.windows.get(bucket)
         if window is not None and hold_id in window.entries:
-            at, before = window.entries[hold_id]
+            _, before = window.entries[hold_id]
             window.entries[hold_id] = (at, amount)
             window.total += amount - before
 
-    def correction(self, correction_id: str) -> Correction | None:
-        return self.made.get(correction_id)
+    def is_corrected(self, correction_id: str) -> bool:
+        return correction_id in self.corrected
 
     def add_correction(self, entry: Correction) -> None:
-        self.made[entry.id] = entry
-        while len(self.made) > _MAX_CORRECTIONS:
-            self.made.popitem(last=False)
+        self.corrections.appendleft(entry)
+        self.corrected[entry.id] += 1
+        if len(self.corrections) > MAX_CORRECTIONS:
+            gone = self.corrections.pop()
+            self.corrected[gone.id] -= 1
+            if not self.corrected[gone.id]:
+                del self.corrected[gone.id]
 
     def add_usage(self, hour: int, labels: Mapping[str, str], values: Mapping[str, int]) -> None:
         cells = self.cells.get(hour)
@@ -329,7 +332,7 @@ class MemoryStore:
     async def corrections(self, limit: int = 1_000) -> list[Correction]:
         """See ``Store``."""
         with self._lock:
-            return list(self._tables.made.values())[: -limit - 1 : -1]
+            return list(self._tables.corrections)[:limit]
 
     async def usage(
         self, since: float, until: float, *, by: Sequence[str] = (), where: Mapping[str, str] | None = None

@@ -146,7 +146,7 @@ class Outbox:
             except StoreError:
                 return False
             except LedgerConflictError as exc:
-                _log.error("an end of a hold was refused and is dropped: %s", exc)  # noqa: TRY400 - the message says all
+                _log.error("an end of a hold was refused and is dropped: %s", exc)
             else:
                 self._tell(ended)
             if self._waiting.get(end.hold_id) is end:
