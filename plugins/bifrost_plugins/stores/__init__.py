@@ -7,6 +7,9 @@ shared by many machines.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from .base import (
     MAX_AMOUNT,
     BucketState,
@@ -50,3 +53,10 @@ __all__ = [
     "StoreError",
     "UsageCell",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``RedisStore`` is imported when it is asked for, as it needs the package ``redis``."""
+    if name == "RedisStore":
+        return importlib.import_module(".redis", __name__).RedisStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
