@@ -19,7 +19,7 @@ tokens, requests, places. The store never looks at what they mean.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self
 
@@ -205,6 +205,14 @@ class Claim:
         return cls(bucket, amount, limit=limit, kind=ClaimKind.PLACES)
 
 
+def _claims(value: Iterable[Claim]) -> tuple[Claim, ...]:
+    return tuple(value)
+
+
+def _estimates(value: Iterable[int]) -> tuple[int, ...]:
+    return tuple(value)
+
+
 def _labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted((value or {}).items())))
 
@@ -239,9 +247,9 @@ class Hold:
     """
 
     id: str
-    claims: tuple[Claim, ...] = attrs.field(converter=tuple)
+    claims: tuple[Claim, ...] = attrs.field(converter=_claims)
     call_id: str = attrs.field(default="", kw_only=True)
-    estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
+    estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_estimates)
     expires_in: float = attrs.field(default=120.0, kw_only=True)
     dispatched: bool = attrs.field(default=False, kw_only=True)
     labels: Mapping[str, str] = attrs.field(default=None, kw_only=True, converter=_labels)

