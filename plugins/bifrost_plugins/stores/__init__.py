@@ -7,9 +7,6 @@ shared by many machines.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 from .base import (
     MAX_AMOUNT,
     BucketState,
@@ -30,6 +27,7 @@ from .base import (
 )
 from .memory import MemoryStore
 from .outbox import Outbox
+from .redis import RedisStore
 from .sqlite import SqliteStore
 
 __all__ = [
@@ -48,15 +46,9 @@ __all__ = [
     "MemoryStore",
     "OpenHold",
     "Outbox",
+    "RedisStore",
     "SqliteStore",
     "Store",
     "StoreError",
     "UsageCell",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """``RedisStore`` is imported when it is asked for, as it needs the package ``redis``."""
-    if name == "RedisStore":
-        return importlib.import_module(".redis", __name__).RedisStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,14 +35,6 @@ from .base import (
     UsageCell,
     check_amounts,
 )
-
-try:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError
-    from redis.retry import Retry
-except ImportError as exc:  # pragma: no cover - the tests have it
-    raise ConfigError("RedisStore needs the package redis; pip install 'bifrost-core[redis]'") from exc
 
 __all__ = ["RedisStore"]
 
@@ -78,7 +71,8 @@ class RedisStore:
         max_holds: Holds that may be open at once; more are refused with ``StoreError``.
 
     Raises:
-        ConfigError: The URL or the prefix is unusable. Never shows the URL.
+        ConfigError: The package ``redis`` is missing, or the URL or the prefix is unusable. Never
+            shows the URL.
     """
 
     def __init__(
@@ -94,8 +88,11 @@ class RedisStore:
         if not prefix or set(prefix) & set("{}"):
             raise ConfigError("a prefix is not empty and has no braces", field="prefix")
         try:
-            pools: Any = redis.ConnectionPool  # its annotations are partial
-            pool = pools.from_url(
+            library: Any = importlib.import_module("redis")  # its annotations are partial
+        except ImportError as exc:
+            raise ConfigError("RedisStore needs the package redis; pip install 'bifrost-core[redis]'") from exc
+        try:
+            pool = library.ConnectionPool.from_url(
                 url,
                 max_connections=connections + 4,
                 socket_timeout=timeout,
@@ -103,12 +100,15 @@ class RedisStore:
                 socket_keepalive=True,
                 health_check_interval=30,
                 # Once more on a connection that died while idle: every operation may be repeated.
-                retry=Retry(NoBackoff(), 1),
-                retry_on_error=[redis.ConnectionError],
+                retry=importlib.import_module("redis.retry").Retry(
+                    importlib.import_module("redis.backoff").NoBackoff(), 1, (library.ConnectionError,)
+                ),
             )
         except (ValueError, TypeError):
             raise ConfigError("the URL is unusable; write redis://host:6379/0", field="url") from None
-        self._client: Any = redis.Redis(connection_pool=pool)
+        self._failures: tuple[type[Exception], ...] = (library.RedisError, OSError)
+        self._no_script: type[Exception] = library.exceptions.NoScriptError
+        self._client: Any = library.Redis(connection_pool=pool)
         self._where = _place(pool.connection_kwargs)
         self._root = f"{{{prefix}}}"
         self._clock = clock
@@ -160,7 +160,7 @@ class RedisStore:
             self._limiter.set(limiter)
         try:
             return await anyio.to_thread.run_sync(function, limiter=limiter)
-        except (redis.RedisError, OSError) as exc:
+        except self._failures as exc:
             # The client's exceptions may hold arguments and addresses: only their class is told.
             raise StoreError(
                 f"{self._where} failed ({type(exc).__name__}); is it up, and are user and password right?"
@@ -180,7 +180,7 @@ class RedisStore:
                 self._load()
             try:
                 return self._client.evalsha(self._sha, 1, self._root, *argv)
-            except NoScriptError:  # the server was restarted or flushed its scripts
+            except self._no_script:  # the server was restarted or flushed its scripts
                 self._load()
                 return self._client.evalsha(self._sha, 1, self._root, *argv)
 

@@ -41,15 +41,23 @@ class Stores:
         self._folder = folder
         self._url = url
 
+    def shared(self, name: str) -> tuple[str, str]:
+        """Where another process finds the store of this name: path or URL, and prefix."""
+        return (str(self._folder / f"{name}.db"), "") if self.engine == "sqlite" else (self._url, self._name(name))
+
+    def _name(self, name: str | None) -> str:
+        return f"{self._folder.name}-{next(_numbers) if name is None else name}"
+
     def __call__(
         self, name: str | None = None, *, clock: Clock | None = None, max_holds: int = 100_000
     ) -> MemoryStore | SqliteStore | RedisStore:
-        name = f"{self._folder.name}-{next(_numbers)}" if name is None else name
         if self.engine == "memory":
             return MemoryStore(clock=clock, max_holds=max_holds)
         if self.engine == "sqlite":
-            return SqliteStore(self._folder / f"{name}.db", clock=clock, max_holds=max_holds, busy_timeout=10)
-        return RedisStore(self._url, prefix=name, clock=clock, max_holds=max_holds, timeout=10)
+            return SqliteStore(
+                self._folder / f"{name or next(_numbers)}.db", clock=clock, max_holds=max_holds, busy_timeout=10
+            )
+        return RedisStore(self._url, prefix=self._name(name), clock=clock, max_holds=max_holds, timeout=10)
 
 
 @pytest.fixture(params=ENGINES)
