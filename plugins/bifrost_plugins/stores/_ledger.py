@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -37,6 +37,10 @@ from .base import (
 )
 
 __all__ = ["HoldRow", "Ledger", "Period", "Tables", "Take", "period_of", "sum_usage", "wait_of"]
+
+
+TAKEN_BACK: Final = "taken back after a correction had lowered it already"
+"""Reason of the entry that keeps spending from becoming negative."""
 
 
 @attrs.frozen
@@ -386,11 +390,12 @@ class Ledger:
         booked = _booked(row, check_amounts(amounts, len(row.takes)))
         if booked == row.amounts and (usage is None or dict(usage) == dict(row.usage)):
             return row.ended(repeated=True)
-        for take, before, after in zip(row.takes, row.amounts, booked, strict=True):
-            if take.kind is ClaimKind.COUNTER and before != after:
-                entry = Correction(row.id, take.bucket, take.epoch, after - before, reason, now)
-                self.tables.add_correction(entry)
-        return self._end(row, HoldState.ADJUSTED, booked, usage, now)
+        before = row.amounts
+        ended = self._end(row, HoldState.ADJUSTED, booked, usage, now)
+        for take, old, new in zip(row.takes, before, booked, strict=True):
+            if take.kind is ClaimKind.COUNTER and old != new:
+                self.tables.add_correction(Correction(row.id, take.bucket, take.epoch, new - old, reason, now))
+        return ended
 
     def expire_due(self, now: float, limit: int) -> list[Ended]:
         """See ``Store.expire_due``."""
@@ -434,7 +439,7 @@ class Ledger:
             elif take.kind is ClaimKind.WINDOW:
                 tables.set_entry(take.bucket, row.id, row.reserved_at, new)
             else:
-                crossings.extend(self._book(take, new - old, take.amount if was_open else 0))
+                crossings.extend(self._book(row, take, new - old, take.amount if was_open else 0, now))
         if usage is not None:
             self._count(row, usage, now, was_open=was_open)
         row.state = state
@@ -444,11 +449,14 @@ class Ledger:
         tables.end_hold(row)
         return row.ended(repeated=False)
 
-    def _book(self, take: Take, delta: int, held: int) -> list[Crossing]:
+    def _book(self, row: HoldRow, take: Take, delta: int, held: int, now: float) -> list[Crossing]:
         totals = self.tables.totals(take.bucket, take.epoch)
         if totals is None:  # an epoch long past, no longer kept
             return []
         spent = totals[0] + delta
+        if spent < 0:  # a reset had taken off already what is now taken back: spending ends at 0, by an entry
+            self.tables.add_correction(Correction(row.id, take.bucket, take.epoch, -spent, TAKEN_BACK, now))
+            spent = 0
         self.tables.set_totals(take.bucket, take.epoch, spent, totals[1] - held)
         return [
             Crossing(take.bucket, take.epoch, threshold, spent)

@@ -16,6 +16,7 @@ local MAX_CORRECTIONS = 10000
 local MAX_SERIES = 1000
 local PAST_EPOCHS = 48
 local USAGE_SECONDS = 400 * 86400
+local TAKEN_BACK = 'taken back after a correction had lowered it already'
 
 -- Whole numbers in two parts: { high, low } with 0 <= low < 10^9; a negative number has a negative high part.
 
@@ -383,6 +384,11 @@ local function reserve()
     return reply({ status = 'granted', expires_at = exact(expires), repeated = false })
 end
 
+local function add_correction(id, bucket, epoch, delta, reason)
+    redis.call('LPUSH', root .. ':corrections', cjson.encode({ id, bucket, epoch, delta, reason, exact(now) }))
+    redis.call('LTRIM', root .. ':corrections', 0, MAX_CORRECTIONS - 1)
+end
+
 local function finish(row, state, amounts, usage)
     local was_open = not row.state
     local crossings = {}
@@ -407,6 +413,10 @@ local function finish(row, state, amounts, usage)
             if spent then
                 spent = minus(plus(spent, new), was_open and ZERO or number(row.amounts[i]))
                 if was_open then held = minus(held, amount) end
+                if spent[1] < 0 then
+                    add_correction(row.id, bucket, epoch, text_of(minus(ZERO, spent)), TAKEN_BACK)
+                    spent = ZERO
+                end
                 set_totals(bucket, epoch, spent, held)
                 for _, threshold in ipairs(take[5]) do
                     if not exceeds(number(threshold), spent) and
@@ -477,11 +487,6 @@ local function release()
     if not row.state then return reply(finish(row, 'released', nothing(row), nil)) end
     if row.state == 'expired' then return reply(finish(row, 'adjusted', nothing(row), '{}')) end
     return reply(first_result(row, nothing(row)))
-end
-
-local function add_correction(id, bucket, epoch, delta, reason)
-    redis.call('LPUSH', root .. ':corrections', cjson.encode({ id, bucket, epoch, delta, reason, exact(now) }))
-    redis.call('LTRIM', root .. ':corrections', 0, MAX_CORRECTIONS - 1)
 end
 
 local function adjust()

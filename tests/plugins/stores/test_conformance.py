@@ -490,6 +490,17 @@ async def test_a_correction_is_an_entry_of_its_own(store: Store) -> None:
             await store.correct(Claim.places("p", limit=1), correction_id="4", reason="", delta=1)
 
 
+async def test_what_is_taken_back_after_a_reset_does_not_make_spending_negative(store: Store, clock: FakeClock) -> None:
+    async with store:
+        await store.reserve(Hold("a", [money(60)], expires_in=1, dispatched=True))
+        clock.advance(1)
+        await store.expire_due()
+        await store.correct(money(0), correction_id="reset", reason="reset", to=10)
+        assert (await store.release("a")).state is HoldState.ADJUSTED  # late, but never refused
+        assert await state(store, money(0)) == (0, 0)
+        assert [(each.id, each.delta) for each in await store.corrections()] == [("a", 50), ("reset", -50)]
+
+
 # Exactness.
 
 

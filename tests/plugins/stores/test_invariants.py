@@ -159,6 +159,10 @@ class Ledger(RuleBasedStateMachine):
         """Book it; the thresholds that this reaches."""
         hold.state = state
         hold.booked = {bucket: 0 if bucket == "places" else amount for bucket, amount in amounts.items()}
+        for bucket in set(hold.claims) - {"window", "places"}:
+            spent, _ = self.totals(bucket, hold.epochs[bucket])
+            if spent < 0:  # a correction had taken it off already; an entry says so
+                self.corrections.append((bucket, hold.epochs[bucket], -spent))
         reached = {
             (bucket, hold.epochs[bucket], threshold)
             for bucket in hold.claims

@@ -93,7 +93,7 @@ async def test_a_server_that_hangs_is_given_up_on_in_time() -> None:
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    async with anyio.create_task_group() as tasks, listener:
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, hang)
         store = RedisStore(f"redis://127.0.0.1:{port}/0", timeout=0.05)
         with anyio.fail_after(10), pytest.raises(StoreError, match="TimeoutError"):
