@@ -213,15 +213,25 @@ def _estimates(value: Iterable[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
+_NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_USAGE: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 def _labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
-    return MappingProxyType(dict(sorted((value or {}).items())))
+    if not value:
+        return _NO_LABELS
+    if isinstance(value, MappingProxyType):  # came through here before
+        return value
+    return MappingProxyType(dict(sorted(value.items())))
 
 
 def _measures(value: Mapping[str, int] | None) -> Mapping[str, int]:
-    for name, number in (value or {}).items():
+    if not value:
+        return _NO_USAGE
+    for name, number in value.items():
         if type(number) is not int or abs(number) > MAX_AMOUNT:
             raise ConfigError(f"usage is counted in whole numbers; {name} is {number!r}", field="usage")
-    return MappingProxyType(dict(value or {}))
+    return MappingProxyType(dict(value))
 
 
 @attrs.frozen

@@ -57,9 +57,9 @@ class RedisStore:
     (https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/). Its
     ``maxmemory-policy`` must be ``noeviction``, or limits are forgotten.
 
-    The client is the synchronous one, in threads of this store: it works alike on asyncio and trio,
-    and an operation that was begun is not torn off half-way by a cancellation, but ends within
-    ``timeout``. All keys share one hash tag and so one slot; the client speaks to one server, though,
+    The client is the synchronous one, in threads of this store: it works alike on asyncio and trio. A
+    caller that is cancelled goes on at once, while the thread carries the operation through: release
+    the hold then, which is also right when the reservation comes in after the release. All keys share one hash tag and so one slot; the client speaks to one server, though,
     not to a cluster.
 
     Args:
@@ -159,7 +159,7 @@ class RedisStore:
             limiter = anyio.CapacityLimiter(self._connections)
             self._limiter.set(limiter)
         try:
-            return await anyio.to_thread.run_sync(function, limiter=limiter)
+            return await anyio.to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
         except self._failures as exc:
             # The client's exceptions may hold arguments and addresses: only their class is told.
             raise StoreError(

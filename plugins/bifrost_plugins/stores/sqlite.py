@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 import attrs
 import msgspec
+from anyio.lowlevel import RunVar
 
 from bifrost_core import BifrostError, Clock, ConfigError, SystemClock
 
@@ -60,6 +61,7 @@ CREATE TABLE holds (
 CREATE INDEX holds_open ON holds (expires_at) WHERE state IS NULL;
 CREATE INDEX holds_ended ON holds (ended_at) WHERE state IS NOT NULL;
 CREATE TABLE periods (bucket TEXT PRIMARY KEY, epoch INTEGER NOT NULL, ends_at REAL) STRICT, WITHOUT ROWID;
+CREATE INDEX periods_end ON periods (ends_at) WHERE ends_at IS NOT NULL;
 CREATE TABLE counters (
     bucket TEXT NOT NULL, epoch INTEGER NOT NULL, spent INTEGER NOT NULL, held INTEGER NOT NULL,
     PRIMARY KEY (bucket, epoch)
@@ -85,12 +87,14 @@ CREATE TABLE usage (
     hour INTEGER NOT NULL, labels TEXT NOT NULL, amounts BLOB NOT NULL, PRIMARY KEY (hour, labels)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE pairs (key TEXT PRIMARY KEY, value BLOB NOT NULL, ends_at REAL) STRICT, WITHOUT ROWID;
+CREATE INDEX pairs_end ON pairs (ends_at) WHERE ends_at IS NOT NULL;
 """
 
 _SLOW_SECONDS: Final = 0.01  # operations that hold up the loop this long, several in a row (one may be mere
 _SLOW_IN_A_ROW: Final = 3  # preemption), send the next ones to a thread …
 _ASIDE_SECONDS: Final = 5.0  # … for this long
 _TIDY_ROWS: Final = 1_000  # rows of each kind that one round of tidying takes away
+_TIDY_SECONDS: Final = 60.0  # between two rounds
 
 
 class _TakeRow(msgspec.Struct, array_like=True):
@@ -166,12 +170,19 @@ class _SqliteTables:
 
     db: sqlite3.Connection
     open: int = 0
+    # What this transaction has read or written already: nobody else writes meanwhile.
+    _periods: dict[str, Period | None] = attrs.field(factory=dict[str, Period | None])
+    _totals: dict[tuple[str, int], tuple[int, int] | None] = attrs.field(
+        factory=dict[tuple[str, int], tuple[int, int] | None]
+    )
 
     def _one(self, statement: str, *values: Any) -> Any:
         return self.db.execute(statement, values).fetchone()
 
     def begin(self, wall: float) -> float:
         """Read what every operation needs; the time, which never goes back."""
+        self._periods.clear()
+        self._totals.clear()
         seen, self.open = self._one("SELECT seen, open FROM clock")
         return max(float(seen), wall)
 
@@ -218,13 +229,16 @@ class _SqliteTables:
         """The disk is the bound; what counts nothing any more is tidied away."""
 
     def period(self, bucket: str) -> Period | None:
-        found = self._one("SELECT epoch, ends_at FROM periods WHERE bucket = ?", bucket)
-        return Period(*found) if found is not None else None
+        if bucket not in self._periods:
+            found = self._one("SELECT epoch, ends_at FROM periods WHERE bucket = ?", bucket)
+            self._periods[bucket] = Period(*found) if found is not None else None
+        return self._periods[bucket]
 
     def set_period(self, bucket: str, period: Period) -> None:
         running = self.period(bucket)
         if running == period:
             return
+        self._periods[bucket] = period
         self.db.execute("INSERT OR REPLACE INTO periods VALUES (?, ?, ?)", (bucket, period.epoch, period.ends_at))
         if running is not None and running.epoch != period.epoch:
             self.db.execute(
@@ -239,12 +253,13 @@ class _SqliteTables:
             )
 
     def totals(self, bucket: str, epoch: int) -> tuple[int, int] | None:
-        found: tuple[int, int] | None = self._one(
-            "SELECT spent, held FROM counters WHERE bucket = ? AND epoch = ?", bucket, epoch
-        )
-        return found
+        key = (bucket, epoch)
+        if key not in self._totals:
+            self._totals[key] = self._one("SELECT spent, held FROM counters WHERE bucket = ? AND epoch = ?", *key)
+        return self._totals[key]
 
     def set_totals(self, bucket: str, epoch: int, spent: int, held: int) -> None:
+        self._totals[bucket, epoch] = (spent, held)
         self.db.execute("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?)", (bucket, epoch, spent, held))
 
     def announce(self, bucket: str, epoch: int, threshold: int) -> bool:
@@ -385,6 +400,8 @@ class SqliteStore:
         self._rng = random.Random() if rng is None else rng
         self._aside_until = float("inf") if full else float("-inf")
         self._slow = 0
+        self._tidy_at = 0.0
+        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("bifrost sqlite store")
         self._starts = 0
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -489,10 +506,10 @@ class SqliteStore:
                 self._of_parents.append(self._tables)
                 self._tables = None
 
-    def _once(self, operation: Callable[[Ledger, _SqliteTables, float], _T]) -> _T:
-        """One try of an operation in a transaction of its own."""
+    def _once(self, operation: Callable[[Ledger, _SqliteTables, float], _T], wait: float = 0.0) -> _T:
+        """One try of an operation in a transaction of its own; waits for other threads for ``wait`` seconds."""
         self._check_process()
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(timeout=wait):
             raise _BusyError
         try:
             tables = self._opened()
@@ -531,6 +548,15 @@ class SqliteStore:
             self._slow = 0
             self._aside_until = ended + _ASIDE_SECONDS
 
+    async def _aside(self, operation: Callable[[Ledger, _SqliteTables, float], _T]) -> _T:
+        """One try in a thread; one at a time, so that the others wait in order and not in turns of trying."""
+        try:
+            limiter = self._limiter.get()
+        except LookupError:
+            limiter = anyio.CapacityLimiter(1)
+            self._limiter.set(limiter)
+        return await anyio.to_thread.run_sync(self._once, operation, self._busy_timeout, limiter=limiter)
+
     async def _run(self, operation: Callable[[Ledger, _SqliteTables, float], _T]) -> _T:
         """Run an operation, waiting between tries while others write.
 
@@ -543,7 +569,7 @@ class SqliteStore:
             began = self._clock()
             try:
                 if began < self._aside_until:
-                    result = await anyio.to_thread.run_sync(self._once, operation)
+                    result = await self._aside(operation)
                 else:
                     result = self._once(operation)
                     self._judge(began, self._clock())
@@ -592,7 +618,9 @@ class SqliteStore:
 
         def expire(ledger: Ledger, tables: _SqliteTables, now: float) -> list[Ended]:
             ended = ledger.expire_due(now, limit)
-            tables.tidy(now)
+            if now >= self._tidy_at:
+                self._tidy_at = now + _TIDY_SECONDS
+                tables.tidy(now)
             return ended
 
         return await self._run(expire)

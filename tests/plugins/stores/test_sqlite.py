@@ -96,6 +96,21 @@ async def test_the_file_is_in_wal_mode_and_synchronous_as_asked(path: Path, full
         assert tables.db.execute("PRAGMA synchronous").fetchone() == (level,)
 
 
+async def test_in_threads_many_calls_at_once_wait_their_turn(path: Path) -> None:
+    granted = 0
+
+    async def take(name: int) -> None:
+        nonlocal granted
+        if isinstance(await store.reserve(Hold(str(name), [CLAIM])), Granted):
+            granted += 1
+
+    async with SqliteStore(path, full=True, busy_timeout=5) as store:
+        async with anyio.create_task_group() as tasks:
+            for name in range(60):
+                tasks.start_soon(take, name)
+    assert granted == 10
+
+
 async def test_while_another_writes_the_loop_goes_on_and_the_operation_waits(path: Path) -> None:
     ticks = 0
 
