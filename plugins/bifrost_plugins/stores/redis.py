@@ -106,6 +106,7 @@ class RedisStore:
             )
         except (ValueError, TypeError):
             raise ConfigError("the URL is unusable; write redis://host:6379/0", field="url") from None
+        pool.connection_kwargs["decode_responses"] = False  # whatever the URL says: values are bytes
         self._failures: tuple[type[Exception], ...] = (library.RedisError, OSError)
         self._no_script: type[Exception] = library.exceptions.NoScriptError
         self._client: Any = library.Redis(connection_pool=pool)

@@ -348,6 +348,7 @@ async def test_a_calendar_epoch_turns_and_old_holds_settle_in_their_own(store: S
         assert isinstance(await store.reserve(Hold("c", [today(1, 0)])), Denied)
         # One whose clock is ahead of the store's does so, too.
         assert isinstance(await store.reserve(Hold("d", [today(1, 2)])), Denied)
+        assert isinstance(await store.reserve(Hold("d", [today(0, 2)])), Granted)
         # The turn shows although nobody has reserved.
         clock.advance(DAY)
         assert await store.read([today(0, 2)]) == [

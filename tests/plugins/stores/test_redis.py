@@ -122,6 +122,13 @@ async def test_a_cancelled_call_leaves_whole_operations_that_a_release_undoes(
         assert await store.read([CLAIM]) == [BucketState("b", 0, 0)]
 
 
+async def test_options_of_the_url_do_not_change_what_values_are(server: ValkeyServer, prefix: str) -> None:
+    async with RedisStore(f"{server.connection_url}/0?decode_responses=True", prefix=prefix) as store:
+        await store.put("k", b"\xff")
+        assert await store.get("k") == b"\xff"
+        assert await store.items() == [("k", b"\xff")]
+
+
 async def test_the_servers_clock_is_the_default(server: ValkeyServer, prefix: str) -> None:
     async with RedisStore(server.connection_url, prefix=prefix) as store:
         seconds, micros = store._client.time()
