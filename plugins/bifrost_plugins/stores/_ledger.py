@@ -34,6 +34,7 @@ from .base import (
     StoreError,
     UsageCell,
     check_amounts,
+    check_text,
 )
 
 __all__ = ["HoldRow", "Ledger", "Period", "Tables", "Take", "period_of", "sum_usage", "wait_of"]
@@ -241,8 +242,6 @@ def wait_of(entries: Iterable[tuple[float, int]], claim: Claim, total: int, now:
     """
     assert claim.limit is not None  # noqa: S101 - only asked of claims that were refused
     assert claim.seconds is not None  # noqa: S101
-    if claim.amount > claim.limit:
-        return None
     for at, amount in entries:
         total -= amount
         if total + claim.amount <= claim.limit:
@@ -384,6 +383,7 @@ class Ledger:
         self, hold_id: str, amounts: Sequence[int], usage: Mapping[str, int] | None, reason: str, now: float
     ) -> Ended:
         """See ``Store.adjust``."""
+        check_text(reason, "reason")
         row = self._known(hold_id)
         if row.state is None:
             raise LedgerConflictError(f"hold {hold_id!r} is open; settle it")
@@ -496,6 +496,8 @@ class Ledger:
         self, claim: Claim, correction_id: str, reason: str, delta: int | None, to: int | None, now: float
     ) -> BucketState:
         """See ``Store.correct``."""
+        check_text(reason, "reason")
+        check_text(correction_id, "correction_id")
         if claim.kind is not ClaimKind.COUNTER:
             raise ConfigError("only what a counter has spent can be corrected", field="claim")
         if (delta is None) == (to is None):

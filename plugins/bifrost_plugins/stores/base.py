@@ -94,6 +94,24 @@ def _whole(instance: object, attribute: attrs.Attribute[int], value: object) -> 
         )
 
 
+def check_text(text: str, field: str) -> str:
+    """A name that every store can keep: it has a form in UTF-8.
+
+    Raises:
+        ConfigError: It has none (half of a surrogate pair, as JSON can smuggle in). Does not show it.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{field} holds half of a surrogate pair, which no store can keep", field=field) from None
+    return text
+
+
+def _text(instance: object, attribute: attrs.Attribute[str], value: str) -> None:  # noqa: ARG001 - attrs' signature
+    check_text(value, attribute.name)
+
+
 def check_amounts(amounts: Sequence[int], claims: int) -> tuple[int, ...]:
     """The amounts of a settlement, checked.
 
@@ -139,7 +157,7 @@ class Claim:
         thresholds: Counters: amounts of spending that are announced when reached, once per epoch.
     """
 
-    bucket: str
+    bucket: str = attrs.field(validator=_text)
     amount: int = attrs.field(validator=_whole)
     limit: int | None = attrs.field(default=None, kw_only=True, validator=attrs.validators.optional(_whole))
     kind: ClaimKind = attrs.field(default=ClaimKind.COUNTER, kw_only=True)
@@ -222,6 +240,8 @@ def _labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
         return _NO_LABELS
     if isinstance(value, MappingProxyType):  # came through here before
         return value
+    for name, text in value.items():
+        check_text(name + text, "labels")
     return MappingProxyType(dict(sorted(value.items())))
 
 
@@ -253,18 +273,19 @@ class Hold:
         note: Kept with the hold, for people: the version of the prices, say.
 
     Raises:
-        ConfigError: A bucket is claimed twice, an estimate is missing, or a number is out of range.
+        ConfigError: A bucket is claimed twice, an estimate is missing, a number is out of range, or a
+            text has no form in UTF-8.
     """
 
-    id: str
+    id: str = attrs.field(validator=_text)
     claims: tuple[Claim, ...] = attrs.field(converter=_claims)
-    call_id: str = attrs.field(default="", kw_only=True)
+    call_id: str = attrs.field(default="", kw_only=True, validator=_text)
     estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_estimates)
     expires_in: float = attrs.field(default=120.0, kw_only=True)
     dispatched: bool = attrs.field(default=False, kw_only=True)
     labels: Mapping[str, str] = attrs.field(default=None, kw_only=True, converter=_labels)
     usage: Mapping[str, int] = attrs.field(default=None, kw_only=True, converter=_measures)
-    note: str = attrs.field(default="", kw_only=True)
+    note: str = attrs.field(default="", kw_only=True, validator=_text)
 
     def __attrs_post_init__(self) -> None:
         if not 0 < len(self.id) <= 200:
@@ -612,7 +633,11 @@ class Store(Protocol):
     # Keys and values.
 
     async def get(self, key: str) -> bytes | None:
-        """The value of a key; None when there is none, or its time has run out."""
+        """The value of a key; None when there is none, or its time has run out.
+
+        Raises:
+            ConfigError: The key has no form in UTF-8; ``put`` and ``delete`` refuse it, too.
+        """
         ...
 
     async def put(

@@ -35,6 +35,7 @@ from .base import (
     OpenHold,
     StoreError,
     UsageCell,
+    check_text,
 )
 
 __all__ = ["MemoryStore"]
@@ -349,6 +350,7 @@ class MemoryStore:
         return sum_usage(cells, by=by, where=where)
 
     def _value(self, key: str, now: float) -> bytes | None:
+        check_text(key, "key")
         found = self._values.get(key)
         if found is None:
             return None
@@ -399,6 +401,7 @@ class MemoryStore:
 
     async def items(self, prefix: str = "") -> list[tuple[str, bytes]]:
         """See ``Store``."""
+        check_text(prefix, "prefix")
         with self._lock:
             now = self._now()
             keys = sorted(key for key in self._values if key.startswith(prefix))

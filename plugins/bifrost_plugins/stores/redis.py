@@ -34,6 +34,7 @@ from .base import (
     StoreError,
     UsageCell,
     check_amounts,
+    check_text,
 )
 
 __all__ = ["RedisStore"]
@@ -265,7 +266,7 @@ class RedisStore:
         arguments: dict[str, object] = {"id": hold_id, "amounts": _texts(check_amounts(amounts, len(amounts)))}
         if usage is not None:
             arguments["usage"] = _usage(usage)
-        arguments["reason"] = reason
+        arguments["reason"] = check_text(reason, "reason")
         answer = await self._ask(operation, arguments)
         return _ended(answer) if answer["status"] == "ended" else _refuse(hold_id, answer, amounts)
 
@@ -286,7 +287,8 @@ class RedisStore:
         if (delta is None) == (to is None):
             raise ConfigError("give either delta or to", field="delta")
         change = {"delta": str(delta)} if delta is not None else {"to": str(to)}
-        arguments = {"claim": _claim(claim), "id": correction_id, "reason": reason, **change}
+        texts = {"id": check_text(correction_id, "correction_id"), "reason": check_text(reason, "reason")}
+        arguments = {"claim": _claim(claim), **texts, **change}
         answer = await self._ask("correct", arguments)
         if answer["status"] == "negative":
             raise LedgerConflictError(f"{claim.bucket!r} has spent {answer['spent']}; {delta} more would be negative")
@@ -346,7 +348,7 @@ class RedisStore:
 
     async def get(self, key: str) -> bytes | None:
         """See ``Store``."""
-        found: bytes | None = await self._script("get", {"key": key})
+        found: bytes | None = await self._script("get", {"key": check_text(key, "key")})
         return found
 
     async def put(
@@ -359,18 +361,26 @@ class RedisStore:
         expect: bytes | None = None,
     ) -> bool:
         """See ``Store``."""
-        arguments: dict[str, object] = {"key": key, "if_absent": if_absent, "expect": expect is not None}
+        arguments: dict[str, object] = {
+            "key": check_text(key, "key"),
+            "if_absent": if_absent,
+            "expect": expect is not None,
+        }
         if ttl is not None:
             arguments["ttl"] = ttl
         return bool(await self._script("put", arguments, bytes(value), expect or b""))
 
     async def delete(self, key: str, *, expect: bytes | None = None) -> bool:
         """See ``Store``."""
-        return bool(await self._script("delete", {"key": key, "expect": expect is not None}, b"", expect or b""))
+        return bool(
+            await self._script(
+                "delete", {"key": check_text(key, "key"), "expect": expect is not None}, b"", expect or b""
+            )
+        )
 
     async def items(self, prefix: str = "") -> list[tuple[str, bytes]]:
         """See ``Store``."""
-        flat: list[bytes] = await self._script("items", {"prefix": prefix})
+        flat: list[bytes] = await self._script("items", {"prefix": check_text(prefix, "prefix")})
         return [(key.decode(), value) for key, value in zip(flat[::2], flat[1::2], strict=True)]
 
 

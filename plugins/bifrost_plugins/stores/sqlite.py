@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sqlite3
@@ -43,6 +44,7 @@ from .base import (
     OpenHold,
     StoreError,
     UsageCell,
+    check_text,
 )
 
 __all__ = ["SqliteStore"]
@@ -690,7 +692,7 @@ class SqliteStore:
                 current = _value(tables.db, key, now)
                 if (if_absent and current is not None) or (expect is not None and current != expect):
                     return False
-            row = (key, bytes(value), None if ttl is None else now + ttl)
+            row = (check_text(key, "key"), bytes(value), None if ttl is None else now + ttl)
             tables.db.execute("INSERT OR REPLACE INTO pairs VALUES (?, ?, ?)", row)
             return True
 
@@ -710,14 +712,18 @@ class SqliteStore:
 
     async def items(self, prefix: str = "") -> list[tuple[str, bytes]]:
         """See ``Store``."""
-        alive = (
-            "SELECT key, value FROM pairs WHERE substr(key, 1, length(?1)) = ?1"
-            " AND key >= ?1 AND (ends_at IS NULL OR ends_at > ?2) ORDER BY key"
-        )
-        return await self._run(lambda _, tables, now: tables.db.execute(alive, (prefix, now)).fetchall())
+        check_text(prefix, "prefix")
+        alive = "SELECT key, value FROM pairs WHERE key >= ? AND (ends_at IS NULL OR ends_at > ?) ORDER BY key"
+
+        def items(_ledger: Ledger, tables: _SqliteTables, now: float) -> list[tuple[str, bytes]]:
+            found = tables.db.execute(alive, (prefix, now))
+            return list(itertools.takewhile(lambda row: row[0].startswith(prefix), found))
+
+        return await self._run(items)
 
 
 def _value(db: sqlite3.Connection, key: str, now: float) -> bytes | None:
+    check_text(key, "key")
     found = db.execute(
         "SELECT value FROM pairs WHERE key = ? AND (ends_at IS NULL OR ends_at > ?)", (key, now)
     ).fetchone()

@@ -378,6 +378,23 @@ async def test_a_period_or_zone_that_is_changed_keeps_what_the_running_epoch_spe
         )
 
 
+async def test_a_period_that_becomes_endless_goes_on_with_what_was_spent(store: Store, clock: FakeClock) -> None:
+    begin = int(START)
+    async with store:
+        await store.reserve(Hold("a", [money(60, epoch=begin, ends_at=begin + DAY)]))
+        assert await store.reserve(Hold("b", [money(50)])) == Denied(0, "team:search", 100, 0, 60)
+        await store.reserve(Hold("c", [money(1)]))
+        clock.advance(2 * DAY)
+        assert await store.read([money(0)]) == [BucketState("team:search", 0, 61, begin)]
+        # And one that becomes rolling begins its period with the change.
+        await store.reserve(Hold("d", [money(1, rolling=60)]))
+        assert await store.read([money(0, rolling=60)]) == [
+            BucketState("team:search", 0, 62, begin, begin + 2 * DAY + 60)
+        ]
+        clock.advance(60)
+        assert isinstance(await store.reserve(Hold("e", [money(100, rolling=60)])), Granted)
+
+
 async def test_a_rolling_period_begins_with_its_first_use(store: Store, clock: FakeClock) -> None:
     clock.advance(12.75)
     rolling = money(100, rolling=60)
@@ -413,6 +430,9 @@ async def test_many_epochs_are_not_kept_for_ever_and_late_ends_still_work(store:
             await store.reserve(Hold(f"h{number}", [money(10, rolling=60, thresholds=(1,))]))
             await store.settle(f"h{number}", [10])
         assert (await store.settle("old", [6])).amounts == (6,)  # held, so its epoch was kept
+        assert await state(store, money(0, rolling=60)) == (10, 0)
+        # The epoch of the first ones is forgotten, and what is said of them changes nothing else.
+        assert (await store.adjust("h0", [4], reason="bill")).amounts == (4,)
         assert await state(store, money(0, rolling=60)) == (10, 0)
 
 
@@ -628,6 +648,31 @@ async def test_conditions_keep_updates_from_being_lost(store: Store) -> None:
         assert await store.delete("k", expect=b"3") is True
 
 
+async def test_odd_names_are_kept_or_refused_alike(store: Store) -> None:
+    names = ["", " ", "a\0b", "line\nbreak", "é", "日本", "\U0010ffff", "{x}", "a:b", '"', "\\"]
+    async with store:
+        for name in names:
+            await store.put("k" + name, name.encode())
+            await store.reserve(
+                Hold("h" + name, [money(3, bucket=name)], labels={"model": name}, note=name, call_id=name)
+            )
+            await store.settle("h" + name, [3], {"calls": 1})
+        assert await store.items("k") == sorted(("k" + name, name.encode()) for name in names)
+        assert await store.items("ka\0") == [("ka\0b", b"a\0b")]
+        assert [each.spent for each in await store.read([money(0, bucket=name) for name in names])] == [3] * len(names)
+        cells = await store.usage(START, START + 1, by=["model"])
+        assert [each.labels["model"] for each in cells] == sorted(names)
+        for operation in (store.get, store.delete, store.items):
+            with pytest.raises(ConfigError, match="surrogate"):
+                await operation("\ud800")
+        with pytest.raises(ConfigError, match="surrogate"):
+            await store.put("\ud800", b"")
+        with pytest.raises(ConfigError, match="surrogate"):
+            await store.adjust("h", [1], reason="\ud800")
+        with pytest.raises(ConfigError, match="surrogate"):
+            await store.correct(money(0), correction_id="1", reason="\ud800", to=0)
+
+
 # Values that are refused before any store sees them.
 
 
@@ -647,6 +692,9 @@ async def test_conditions_keep_updates_from_being_lost(store: Store) -> None:
         pytest.param(lambda: Hold("a", [money(1)], estimate=(1, 2)), id="estimates"),
         pytest.param(lambda: Hold("a", [money(1)], estimate=(-1,)), id="negative estimate"),
         pytest.param(lambda: Hold("a", [money(1)], expires_in=0), id="no time"),
+        pytest.param(lambda: Hold("a", [money(1, bucket="\ud800")]), id="bucket of half a pair"),
+        pytest.param(lambda: Hold("a\ud800", [money(1)]), id="id of half a pair"),
+        pytest.param(lambda: Hold("a", [money(1)], labels={"user": "\ud800"}), id="label of half a pair"),
         pytest.param(lambda: Hold("a", [money(1)], usage={"usd": 0.5}), id="float usage"),  # type: ignore[dict-item]
     ],
 )

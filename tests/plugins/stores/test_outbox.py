@@ -149,6 +149,22 @@ async def test_a_refused_end_is_dropped_and_does_not_hold_up_others(caplog: pyte
     assert await store.read([CLAIM]) == [BucketState("b", 8, 0)]
 
 
+async def test_a_store_that_can_not_expire_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    done = anyio.Event()
+
+    class Away(Flaky):
+        async def expire_due(self, limit: int = 1_000) -> list[Ended]:
+            self.asked += 1
+            if self.asked == 2:
+                done.set()
+            raise StoreError("away")
+
+    async with Outbox(Away(), expire_every=0.001):
+        with anyio.fail_after(10):
+            await done.wait()
+    assert "could not be ended: away" in caplog.text
+
+
 async def test_it_ends_holds_whose_time_has_run_out_and_tells_of_them(caplog: pytest.LogCaptureFixture) -> None:
     store = Flaky()
     told = list[str]()

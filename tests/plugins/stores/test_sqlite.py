@@ -10,7 +10,16 @@ from pathlib import Path
 
 import anyio
 import pytest
-from bifrost_plugins.stores import BucketState, Claim, Granted, Hold, SqliteStore, StoreError
+from bifrost_plugins.stores import (
+    BucketState,
+    Claim,
+    Granted,
+    Hold,
+    LedgerConflictError,
+    SqliteStore,
+    StoreError,
+    sqlite,
+)
 
 from bifrost_core import ConfigError
 from bifrost_core.testing import FakeClock
@@ -196,6 +205,20 @@ async def test_old_rows_are_tidied_away(path: Path) -> None:
     assert counts == {
         "holds": 1, "counters": 1, "periods": 1, "announced": 0, "windows": 0, "entries": 0, "pairs": 0,
     }  # fmt: skip
+
+
+async def test_results_beyond_the_bound_go_the_oldest_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "MAX_RESULTS", 2)
+    clock = FakeClock()
+    async with SqliteStore(path, clock=clock) as store:
+        for name in "abcd":
+            await store.reserve(Hold(name, [CLAIM]))
+            await store.settle(name, [1])
+            clock.advance(1)
+        await store.expire_due()
+        with pytest.raises(LedgerConflictError, match="is not known"):
+            await store.settle("b", [1])
+        assert (await store.settle("c", [1])).repeated is True
 
 
 async def test_a_store_that_several_share_is_closed_by_the_last(path: Path) -> None:
