@@ -57,6 +57,9 @@ class Call:
         id: Unique.
         operation: What is asked for.
         request: The request as it stands: hooks of phase 3 replace it.
+        choices: Where the caller asked for a bare model name that several providers serve: each as
+            ``"provider/model"``. Somebody decides in phase 1 by giving the request one of them for its
+            model, and perhaps ``fallbacks`` others; else the call fails. Otherwise empty.
         virtual_key: What the caller presented; None when nothing was.
         headers: Headers of a call that came through a vendor's SDK, names in lower case.
         principal: Who calls, once phase 1 has answered.
@@ -73,6 +76,7 @@ class Call:
     id: str
     operation: Operation
     request: Request
+    choices: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     virtual_key: Secret | None = None
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
     principal: Principal | None = None

@@ -70,8 +70,7 @@ class Catalog:
             if model and self._serves(provider, model):
                 return provider, model
             raise self._unknown(name, f"no key of provider {provider!r} may be used for model {model!r}")
-        serving = [name for name in self._providers if self._serves(name, target)]
-        named = [name for name in serving if self._lists(name, target)]
+        serving, named = self._serving(target)
         if len(named) == 1:
             return named[0], target
         if not slash and not named and len(serving) == 1 and len(self._providers) == 1:
@@ -80,6 +79,23 @@ class Catalog:
             choices = ", ".join(f"{provider}/{target}" for provider in named)
             raise self._unknown(name, f"several providers serve model {target!r}; name one: {choices}")
         raise self._unknown(name, f"no provider serves model {name!r}")
+
+    def choices(self, name: str) -> tuple[str, ...]:
+        """The models that a bare name may mean, as ``"provider/model"``, where it is several; else nothing.
+
+        In the order in which the Router was given the providers.
+        """
+        target = self._aliases.get(name, name)
+        provider, slash, _ = target.partition("/")
+        if slash and provider in self._providers:
+            return ()
+        _, named = self._serving(target)
+        return tuple(f"{provider}/{target}" for provider in named) if len(named) > 1 else ()
+
+    def _serving(self, model: str) -> tuple[list[str], list[str]]:
+        """The providers that a bare name may go to, and those of them that are known to have the model."""
+        serving = [name for name in self._providers if self._serves(name, model)]
+        return serving, [name for name in serving if self._lists(name, model)]
 
     def _serves(self, provider: str, model: str) -> bool:
         return any(key.serves(model) for key in self._keys_of(provider))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from .errors import ConfigError
-from .hooks import load_plugins
+from .hooks import configured_plugins
 from .keys import Key, read_reference
 from .prices import Price, PriceBook
 from .providers.base import Provider
@@ -54,8 +54,9 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
     """A Router's keyword arguments from a TOML or JSON file, or a mapping of the same shape.
 
     Entries: ``providers`` (a list of tables with ``type``, ``keys`` and the adapter's own options; a key is
-    a reference such as ``env:NAME`` or a table of ``Key``'s arguments), ``plugins`` (names of installed
-    ones), ``aliases``, ``fallbacks``, ``retry``, ``timeout``, ``prices``, ``engine``, ``require``.
+    a reference such as ``env:NAME`` or a table of ``Key``'s arguments), ``plugins`` (in order, the first is
+    outermost: the name of an installed one, or a table of its ``name`` and options), ``aliases``,
+    ``fallbacks``, ``retry``, ``timeout``, ``prices``, ``engine``, ``require``.
 
     Raises:
         ConfigError: The file can not be read, or an entry is wrong; names the entry, never a secret.
@@ -67,7 +68,7 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
             case "providers":
                 options[name] = [_provider(entry, f"providers[{index}]") for index, entry in enumerate(value)]
             case "plugins":
-                options[name] = load_plugins(*value)
+                options[name] = configured_plugins(_plugins(value))
             case "retry":
                 options[name] = _made(RetryPolicy, value, name)
             case "timeout":
@@ -109,6 +110,25 @@ def _provider(entry: Any, where: str) -> Provider:
     listed: list[Any] = list(options.pop("keys", ()))
     keys = [_key(key, f"{where}.keys[{index}]") for index, key in enumerate(listed)]
     return _TYPES[kind](keys, **options)
+
+
+def _plugins(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and options of each plugin."""
+    if not isinstance(entries, (list, tuple)):
+        raise ConfigError("plugins is no list of names and tables", field="plugins")
+    listed: Sequence[Any] = entries
+    for index, entry in enumerate(listed):
+        options: dict[str, Any] = {"name": entry} if isinstance(entry, str) else {**_table(entry, f"plugins[{index}]")}
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise ConfigError(f'plugins[{index}] has no name; write name = "…"', field=f"plugins[{index}].name")
+        yield name, options
+
+
+def _table(entry: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where} is neither a name nor a table", field=where)
+    return entry  # pyright: ignore[reportUnknownVariableType] # of names, as files have them
 
 
 def _key(entry: Any, where: str) -> Key:

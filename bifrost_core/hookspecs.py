@@ -165,7 +165,8 @@ async def bifrost_authenticate(call: Call) -> Principal | None:
     """Find out who calls, from ``call.virtual_key`` and ``call.headers``.
 
     Phase 1, once a call, before anything else. The first principal wins; None: somebody else may know.
-    Raise ``VirtualKeyError`` for a credential that is wrong. A failure closes.
+    Raise ``VirtualKeyError`` for a credential that is wrong. Where the caller's bare model name may mean
+    several (``call.choices``), this is where it can be decided. A failure closes.
     """
 
 

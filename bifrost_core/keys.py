@@ -67,6 +67,19 @@ class Secret:
             raise ConfigError(f"{source} {problem}", field=source)
         self.__value = text
 
+    @classmethod
+    def read(cls, reference: str) -> Secret:
+        """The credential that ``env:NAME`` or ``file:PATH`` stands for, as it is now.
+
+        Raises:
+            ConfigError: It is not there or not usable, or ``reference`` is none of the two. Never shows it.
+        """
+        found = read_reference(reference)
+        secret = _resolve_locally(reference) if found else None
+        if secret is None:  # not quoted: it may be the credential itself
+            raise ConfigError("a secret is named by env:NAME or file:PATH here, and nothing else", field="secret")
+        return secret
+
     def reveal(self) -> str:
         """The credential itself. Put it on a request and nowhere else."""
         return self.__value

@@ -207,11 +207,11 @@ class Run:
 
     async def _answer(self) -> Response:
         hooks, call = self.machinery.hooks, self.call
-        call.request = self._shaped(call.request)
-        call.fallbacks = call.fallbacks or self._standing_fallbacks()
-        if hooks.authenticate is not None:
-            self._phase = "hook:bifrost_authenticate"
-            call.principal = await hooks.authenticate(call)
+        if hooks.authenticate is None:
+            call.request = self._shaped(call.request)
+            call.fallbacks = call.fallbacks or self._standing_fallbacks()
+        else:
+            await self._authenticate()
         if hooks.authorize is not None:
             self._phase = "hook:bifrost_authorize"
             await hooks.authorize(call.request, call)
@@ -226,15 +226,32 @@ class Run:
                 return await self._guarded_cached(cached)
         return await self._guarded(await self._attempts())
 
-    def _shaped(self, request: Request) -> Request:
-        """The request with its model's full name and its messages or input items as a list of dicts."""
-        provider, model = self._resolved(request.model)
+    async def _authenticate(self) -> None:
+        """Phase 1, in which a plugin may decide what a bare model name means that several providers serve."""
+        hooks, call = self.machinery.hooks, self.call
+        assert hooks.authenticate is not None  # noqa: S101 # asked before
+        call.choices = () if self._is_helper else self.machinery.catalog.choices(call.request.model)
+        call.request = self._shaped(call.request, named=not call.choices)
+        self._phase = "hook:bifrost_authenticate"
+        if not call.choices:
+            call.fallbacks = call.fallbacks or self._standing_fallbacks()
+            call.principal = await hooks.authenticate(call)
+            return
+        asked_for = call.fallbacks
+        call.principal = await hooks.authenticate(call)
+        call.request = self._shaped(call.request)
+        if not asked_for:
+            call.fallbacks = (*call.fallbacks, *self._standing_fallbacks())
+
+    def _shaped(self, request: Request, *, named: bool = True) -> Request:
+        """The request with its model's full name, where it is certain, and its messages or input items as a list of dicts."""
+        name = "/".join(self._resolved(request.model)) if named else request.model
         body = request.body
         if "messages" in body:
             body = {**body, "messages": message_dicts(body["messages"])}
         if request.operation is Operation.RESPONSES:
             body = shaped_body(body)
-        return attrs.evolve(request, model=f"{provider}/{model}", body=body)
+        return attrs.evolve(request, model=name, body=body)
 
     def _resolved(self, name: str) -> tuple[str, str]:
         """The provider and the model that ``name`` means: to help none, as a model's balancer learns from work alone."""

@@ -6,6 +6,7 @@ import datetime
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -98,7 +99,34 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class _Commands(click.Group):
+    """The commands here, and those that installed distributions bring.
+
+    One of theirs is an entry point of the group ``bifrost.cli``, named as the command is, whose value is a
+    ``click.Command``; it is imported when it, or the help that lists it, is asked for.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_brought()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        entry = _brought().get(cmd_name)
+        if entry is None:
+            return None
+        command = entry.load()
+        if not isinstance(command, click.Command):
+            raise ConfigError(f"{entry.value} is no command of click; {cmd_name} can not be run", field=cmd_name)
+        return command
+
+
+def _brought() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="bifrost.cli")}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="bifrost-core", prog_name="bifrost")
 @_debug
 @click.pass_context

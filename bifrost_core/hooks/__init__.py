@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .compiled import Hooks, compile_hooks
 from .filters import FilterChain
-from .installed import load_plugins
+from .installed import configured_plugins, load_plugins
 from .options import HookOptions
 
-__all__ = ["FilterChain", "HookOptions", "Hooks", "compile_hooks", "load_plugins"]
+__all__ = ["FilterChain", "HookOptions", "Hooks", "compile_hooks", "configured_plugins", "load_plugins"]
