@@ -1,0 +1,125 @@
+"""What is stored of a key: a digest that means nothing without the pepper.
+
+A key has 256 random bits, so nobody finds it from its digest, and no slow hash is needed. The pepper,
+which is in no store, keeps a stolen dump from confirming a key that somebody has got elsewhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from bifrost_core import ConfigError, Secret
+
+__all__ = ["MIN_PEPPER", "Pepper", "Peppers", "is_digest"]
+
+Pepper = str | bytes | Secret
+"""A pepper's text or bytes, or a reference to it: ``env:NAME``, ``file:PATH``."""
+
+MIN_PEPPER: Final = 32  # bytes, the size of the digest: RFC 2104, 3
+
+_VERSION: Final = "v1"  # HMAC-SHA-256 over the whole key
+_ABOUT: Final = b"bifrost virtual keys: which pepper this is"
+
+
+class Peppers:
+    """Makes and checks digests: ``v1$`` + which pepper (8 hex digits) + ``$`` + HMAC-SHA-256 (64 hex digits).
+
+    Args:
+        peppers: One or several, of at least 32 bytes each. New digests are made with the first; the
+            others are for digests that an earlier first one made.
+
+    Raises:
+        ConfigError: There is none, or one is too short or not to be had. Never shows one.
+
+    Source:
+        RFC 2104 (HMAC), FIPS 180-4 (SHA-256).
+    """
+
+    __slots__ = ("__by_name", "__dummy", "first")
+
+    def __init__(self, peppers: Pepper | Iterable[Pepper]) -> None:
+        listed = (peppers,) if isinstance(peppers, (str, bytes, Secret)) else tuple(peppers)
+        by_name: dict[str, bytes] = {}
+        problem: ConfigError | None = None
+        try:
+            for value in map(_bytes, listed):
+                by_name[hmac.digest(value, _ABOUT, "sha256")[:4].hex()] = value
+        except ConfigError as exc:
+            problem, by_name = exc, {}
+        value = b""
+        del peppers, listed, value  # the frame of an error must not hold one
+        if problem is not None:
+            raise problem.with_traceback(None)
+        if not by_name:
+            raise ConfigError("virtual keys need a pepper; pass pepper=… or leave it out", field="pepper")
+        self.__by_name = by_name
+        self.first = next(iter(by_name))
+        self.__dummy = f"{_VERSION}${self.first}${secrets.token_hex(32)}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which peppers these are, safe to log."""
+        return tuple(self.__by_name)
+
+    @property
+    def dummy(self) -> str:
+        """A digest that no key has, to compare with where there is none."""
+        return self.__dummy
+
+    def digest(self, key: Secret, pepper: str | None = None) -> str:
+        """What to store of ``key``; made with the pepper of that name, or the first."""
+        name = self.first if pepper is None else pepper
+        return f"{_VERSION}${name}${hmac.digest(self.__by_name[name], key.reveal().encode(), 'sha256').hex()}"
+
+    def matches(self, key: Secret, *stored: str) -> bool:
+        """Whether one of ``stored`` is the digest of ``key``; all are compared, whatever comes of it.
+
+        One that was made with a pepper that is not among these matches nothing.
+        """
+        presented: dict[str, bytes] = {}
+        right = False
+        for digest in stored:
+            pepper = self.pepper_of(digest) or self.first
+            if pepper not in presented:
+                presented[pepper] = self.digest(key, pepper).encode()
+            right |= hmac.compare_digest(presented[pepper], digest.encode())
+        return right
+
+    def pepper_of(self, stored: str) -> str | None:
+        """The name of the pepper that a digest was made with; None when it is not among these."""
+        version, _, rest = stored.partition("$")
+        name = rest.partition("$")[0]
+        return name if version == _VERSION and name in self.__by_name else None
+
+    def __repr__(self) -> str:
+        return f"Peppers({', '.join(self.__by_name)})"
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text has the form of a digest."""
+    version, _, rest = text.partition("$")
+    name, _, digest = rest.partition("$")
+    return version == _VERSION and _is_hex(name, 8) and _is_hex(digest, 64)
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and set(text) <= set("0123456789abcdef")
+
+
+def _bytes(pepper: Pepper) -> bytes:
+    """The bytes of a pepper, long enough."""
+    if isinstance(pepper, str) and pepper.startswith(("env:", "file:")):
+        pepper = Secret.read(pepper)
+    text = pepper.reveal() if isinstance(pepper, Secret) else pepper
+    value = text.encode() if isinstance(text, str) else bytes(text)
+    if len(value) >= MIN_PEPPER:
+        return value
+    size = len(value)
+    del pepper, text, value  # the frame of an error must not hold it
+    raise ConfigError(
+        f"the pepper has {size} bytes; take {MIN_PEPPER} random ones or more, such as from secrets.token_urlsafe(32)",
+        field="pepper",
+    )
