@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 import msgspec
@@ -116,7 +116,7 @@ def _plugins(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and options of each plugin."""
     if not isinstance(entries, (list, tuple)):
         raise ConfigError("plugins is no list of names and tables", field="plugins")
-    listed: Sequence[Any] = entries
+    listed = cast("Sequence[Any]", entries)
     for index, entry in enumerate(listed):
         options: dict[str, Any] = {"name": entry} if isinstance(entry, str) else {**_table(entry, f"plugins[{index}]")}
         name = options.pop("name", None)

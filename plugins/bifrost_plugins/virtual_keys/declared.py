@@ -70,7 +70,9 @@ def _key(
     fields = {**table}
     unknown = sorted(set(fields) - {*_FIELDS})
     if unknown:
-        raise ConfigError(f"{where} has no entry {unknown[0]!r}; there are {', '.join(_FIELDS)}", field=f"{where}.{unknown[0]}")
+        raise ConfigError(
+            f"{where} has no entry {unknown[0]!r}; there are {', '.join(_FIELDS)}", field=f"{where}.{unknown[0]}"
+        )
     digest = _digest(fields.pop("secret", None), fields.pop("hash", None), where, peppers)
     del table  # the frame of an error must not hold a key
     team, customer = fields.get("team"), fields.get("customer")
@@ -107,5 +109,7 @@ def _digest(secret: Any, stored: Any, where: str, peppers: Peppers) -> str:
         )
     key = Secret.read(secret) if isinstance(secret, str) else secret
     if len(key.reveal()) < MIN_KEY:
-        raise ConfigError(f"{where}.secret has less than {MIN_KEY} characters; take 16 random bytes or more", field=where)
+        raise ConfigError(
+            f"{where}.secret has less than {MIN_KEY} characters; take 16 random bytes or more", field=where
+        )
     return peppers.digest(key)

@@ -189,7 +189,7 @@ class VirtualKeyPlugin:
             ConfigError: An argument is wrong, or there is no such team or customer.
             StoreError: The store failed; no key was made that anybody knows.
         """
-        grant = {
+        grant: dict[str, Any] = {
             "name": name,
             "team": team,
             "customer": customer,
@@ -395,7 +395,9 @@ class VirtualKeyPlugin:
             return
         what = self._verdict(record, request.operation, request.model)
         if what is not None:
-            raise RefusedError(f"virtual key {record.name!r} ({record.id}) does not allow {what}; update it or ask less")
+            raise RefusedError(
+                f"virtual key {record.name!r} ({record.id}) does not allow {what}; update it or ask less"
+            )
 
     @hookimpl
     def bifrost_select_routes(self, routes: tuple[Route, ...], call: Call) -> Sequence[Route] | None:

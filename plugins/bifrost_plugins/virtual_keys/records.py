@@ -88,7 +88,11 @@ def _name(field: attrs.Attribute[Any], value: object) -> str | None:
 
 def _field(convert: Callable[[attrs.Attribute[Any], object], Any], **options: Any) -> Any:
     """A field whose value a function of its description and the value makes."""
-    return attrs.field(converter=attrs.Converter(lambda value, field: convert(field, value), takes_field=True), **options)
+
+    def converted(value: object, field: attrs.Attribute[Any]) -> Any:
+        return convert(field, value)
+
+    return attrs.field(converter=attrs.Converter(converted, takes_field=True), **options)
 
 
 def epoch_seconds(value: datetime.datetime | float | None, field: str = "expires_at") -> float | None:

@@ -130,7 +130,9 @@ class Registry:
         unknown = sorted(set(changes) - {*GRANT_FIELDS, "expires_in", "expires_at"})
         if unknown:
             known = ", ".join((*GRANT_FIELDS, "expires_in", "expires_at"))
-            raise ConfigError(f"{unknown[0]!r} of a virtual key can not be changed; what can is {known}", field=unknown[0])
+            raise ConfigError(
+                f"{unknown[0]!r} of a virtual key can not be changed; what can is {known}", field=unknown[0]
+            )
         if "expires_in" in changes:
             now = self.clock.time()
             changes["expires_at"] = expiry(changes.pop("expires_in"), changes.get("expires_at"), now)
@@ -329,7 +331,9 @@ class Registry:
         found = await self.team(team)
         if customer not in {None, found.customer}:
             whose = "no customer" if found.customer is None else f"customer {found.customer!r}"
-            raise ConfigError(f"team {team!r} belongs to {whose}, not to {customer!r}; leave customer out", field="customer")
+            raise ConfigError(
+                f"team {team!r} belongs to {whose}, not to {customer!r}; leave customer out", field="customer"
+            )
         return found.customer
 
 
