@@ -95,7 +95,8 @@ class Peppers:
         return name if version == _VERSION and name in self.__by_name else None
 
     def __repr__(self) -> str:
-        return f"Peppers({', '.join(self.__by_name)})"
+        names: dict[str, bytes] = getattr(self, "_Peppers__by_name", {})  # absent in the frame of an error about it
+        return f"Peppers({', '.join(names)})"
 
 
 def is_digest(text: str) -> bool:

@@ -112,8 +112,14 @@ class VirtualKeyPlugin:
                     field="pepper",
                 )
             pepper = secrets.token_bytes(32)
-        self._peppers = Peppers(pepper)
+        problem: ConfigError | None = None
+        try:
+            self._peppers = Peppers(pepper)
+        except ConfigError as exc:
+            problem = exc
         del pepper  # the frame of an error must not hold it
+        if problem is not None:
+            raise problem.with_traceback(None)
         if not 0 <= cache_seconds <= 1:
             raise ConfigError(f"cache_seconds is {cache_seconds!r}; it is 0 to 1", field="cache_seconds")
         if max_failures < 1:
