@@ -48,7 +48,7 @@ from .responses_bodies import answer_to, shaped_body
 from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
-from .types import Operation, Request, Route, Usage, message_dicts
+from .types import Operation, Request, Route, RouteRef, Usage, message_dicts
 from .wire import HttpCall, HttpReply, request_id
 
 __all__ = ["Flight", "Machinery", "Run"]
@@ -152,6 +152,7 @@ class Run:
         self._started = machinery.clock()
         self._started_at = machinery.clock.time()
         self._encoded: dict[tuple[str, int | None], HttpCall] = {}
+        self._left_out: set[RouteRef] = set()  # by phase 5: no use to wait for them, or to count on them
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -306,7 +307,7 @@ class Run:
                 route
                 for deployment in chain
                 if plan.may_enter(deployment.name)
-                for route in plan.candidates(deployment.routes)
+                for route in plan.candidates(self._open_to_call(deployment))
             ]
             # Worth waiting for only when every way that is left rests.
             opens_in = None if left and machinery.health.usable(left) else machinery.health.earliest(left)
@@ -457,8 +458,14 @@ class Run:
         self._phase = "hook:bifrost_select_routes"
         left = await select(tuple(routes), self.call)
         known = {route.ref for route in routes}
+        self._left_out |= known.difference(route.ref for route in left)
         known_left = [route for route in left if route.ref in known]
         return self.machinery.health.usable(known_left, ignore_breakers=panic)
+
+    def _open_to_call(self, deployment: Deployment) -> Sequence[Route]:
+        """The routes of a deployment but those that phase 5 has left out."""
+        left_out = self._left_out
+        return [route for route in deployment.routes if route.ref not in left_out] if left_out else deployment.routes
 
     def _picked(self, deployment: Deployment, routes: Sequence[Route]) -> Route:
         """Phase 6: a plugin's choice, else the balancer's."""
@@ -749,7 +756,7 @@ class Run:
     def _no_route(self, chain: Sequence[Deployment], opens_in: float | None) -> CallError:
         """Why no attempt was possible at all."""
         health = self.machinery.health
-        routes = [route for deployment in chain for route in deployment.routes]
+        routes = [route for deployment in chain for route in self._open_to_call(deployment)]
         when = "" if opens_in is None else f"; the first opens in {opens_in:.1f} s"
         if routes and health.only_rejected(routes):
             return ProviderAuthError(
@@ -760,6 +767,8 @@ class Run:
             )
         limited = bool(routes) and health.only_rate_limits(routes)
         what = "has no key" if not routes else "rests on every key"
+        if not routes and self._left_out:
+            what = "has no key that the plugins leave to this call (bifrost_select_routes)"
         return NoKeyAvailableError(
             f"{chain[0].name} {what}{when}",
             retry_after=opens_in,
@@ -798,7 +807,7 @@ class Run:
             chain = self._chain()
         except CallError:
             return None
-        routes = [route for deployment in chain for route in deployment.routes]
+        routes = [route for deployment in chain for route in self._open_to_call(deployment)]
         if not routes or self.machinery.health.usable(routes):
             return None
         return self.machinery.health.earliest(routes)
