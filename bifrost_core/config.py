@@ -68,7 +68,7 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
             case "providers":
                 options[name] = [_provider(entry, f"providers[{index}]") for index, entry in enumerate(value)]
             case "plugins":
-                options[name] = configured_plugins(_plugins(value))
+                options[name] = configured_plugins([*_plugins(value)])
             case "retry":
                 options[name] = _made(RetryPolicy, value, name)
             case "timeout":

@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from bifrost_core.calls import Call
+from bifrost_core.config import options_from_config
 from bifrost_core.errors import ConfigError, PluginError
 from bifrost_core.hooks import HookOptions, compile_hooks, load_plugins
 from bifrost_core.hookspecs import HOOKS, hookimpl
@@ -385,6 +386,53 @@ def test_a_plugin_that_can_not_be_made_is_named(
         load_plugins("broken")
     assert caught.value.plugin == "broken"
     assert isinstance(caught.value.__cause__, cause)
+
+
+# -- plugins with options, as configuration names them ---------------------------------------------
+
+
+def test_configuration_gives_a_plugin_its_options(offered: list[metadata.EntryPoint]) -> None:
+    offered += [entry("counter", "collections:Counter"), entry("named", "collections:namedtuple")]
+    made = options_from_config(
+        {
+            "providers": [],
+            "plugins": ["counter", {"name": "named", "typename": "Limits", "field_names": ["a"], "defaults": [7]}],
+        }
+    )["plugins"]
+    assert [type(made[0]).__name__, made[1].__name__, made[1]().a] == ["Counter", "Limits", 7]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "why", "field"),
+    [
+        pytest.param("counter", "no list of names and tables", "plugins", id="a-string"),
+        pytest.param({"counter": {}}, "no list of names and tables", "plugins", id="a-table"),
+        pytest.param([7], r"plugins\[0\] is neither a name nor a table", "plugins[0]", id="a-number"),
+        pytest.param(["named", {"x": 1}], r"plugins\[1\] has no name", "plugins[1].name", id="nameless"),
+        pytest.param(
+            [{"name": "named", "colour": "red"}],
+            "'named' has no option 'colour'; there are typename, field_names, rename, defaults, module",
+            "plugins.named.colour",
+            id="unknown-option",
+        ),
+        pytest.param([{"name": "late", "a": 1}], "'late' is not installed", "plugins", id="not-installed"),
+    ],
+)
+def test_a_wrong_entry_for_a_plugin_is_named(
+    plugins: object, why: str, field: str, offered: list[metadata.EntryPoint]
+) -> None:
+    offered.append(entry("named", "collections:namedtuple"))
+    with pytest.raises(ConfigError, match=why) as caught:
+        options_from_config({"providers": [], "plugins": plugins})
+    assert caught.value.field == field
+
+
+def test_what_a_factory_says_of_its_options_reaches_the_user(offered: list[metadata.EntryPoint]) -> None:
+    offered += [entry("key", "bifrost_core:Key"), entry("named", "collections:namedtuple")]
+    with pytest.raises(ConfigError, match="NO_SUCH_VARIABLE is not set"):
+        options_from_config({"providers": [], "plugins": [{"name": "key", "secret": "env:NO_SUCH_VARIABLE"}]})
+    with pytest.raises(PluginError, match="collections:namedtuple failed with TypeError; it must name a factory that"):
+        options_from_config({"providers": [], "plugins": [{"name": "named", "typename": "X"}]})
 
 
 def test_every_hook_is_in_the_message_that_lists_them() -> None:

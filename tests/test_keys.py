@@ -230,3 +230,25 @@ def test_whatever_a_credential_is_its_key_does_not_show_it(value: str) -> None:
     assert key.secret.reveal() == value
     assert value not in repr(key)
     assert value not in repr(key.secret)
+
+
+def test_a_secret_is_read_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BIFROST_TEST_SECRET", GOOD)
+    (tmp_path / "secret").write_text(GOOD)
+    assert Secret.read("env:BIFROST_TEST_SECRET").reveal() == GOOD
+    assert Secret.read(f"file:{tmp_path / 'secret'}").reveal() == GOOD
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        pytest.param("env:BIFROST_NO_SUCH_SECRET", "BIFROST_NO_SUCH_SECRET is not set", id="not-set"),
+        pytest.param("file:/no/such/file", "can not be read", id="no-file"),
+        pytest.param(GOOD, "env:NAME or file:PATH", id="the-secret-itself"),
+        pytest.param("vault:secret/key", "env:NAME or file:PATH", id="for-a-plugin"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_refused_without_being_quoted(reference: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        Secret.read(reference)
+    assert GOOD not in str(caught.value)
