@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from bifrost_core import ConfigError
-from bifrost_plugins import stores
 
 from .base import Store
 from .memory import MemoryStore
@@ -32,8 +30,7 @@ def open_store(address: str) -> Store:
     if scheme == "sqlite" and rest:
         return SqliteStore(rest)
     if scheme in {"redis", "rediss"} and rest:
-        make = cast("Callable[[str], Store] | None", getattr(stores, "RedisStore", None))
-        if make is None:
-            raise ConfigError("this version has no store in Redis; use sqlite:PATH", field="store")
-        return make(address if rest.startswith("//") else rest)
+        from .redis import RedisStore  # noqa: PLC0415 # needs the package redis
+
+        return RedisStore(address if rest.startswith("//") else rest)
     raise ConfigError(f"the store's address is none; write {_SHAPES}", field="store")

@@ -37,7 +37,7 @@ from bifrost_core import (
     VirtualKeyError,
     hookimpl,
 )
-from bifrost_core.testing import Simulated, SimulatedMistral
+from bifrost_core.testing import FakeClock, Simulated, SimulatedMistral
 from bifrost_core.testing.plugins import check_plugin
 
 PEPPER = "pepper-for-tests-0123456789abcdef"
@@ -103,11 +103,11 @@ async def test_a_key_makes_a_principal(plugin: VirtualKeyPlugin) -> None:
         assert seen.last.tenant == two.id  # nobody said that the team's keys share anything
 
 
-async def test_every_wrong_key_is_one_error(plugin: VirtualKeyPlugin, clock: Any) -> None:
+async def test_every_wrong_key_is_one_error(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:
     good = await plugin.issue("good", expires_in=3600)
     revoked, expired = await plugin.issue("revoked"), await plugin.issue("expired", expires_in=5)
     await plugin.revoke(revoked.id)
-    clock.now += 5
+    clock.advance(5)
     rotated = await plugin.issue("rotated")
     await plugin.rotate(rotated.id)
     text = good.secret.reveal()
@@ -131,7 +131,7 @@ async def test_every_wrong_key_is_one_error(plugin: VirtualKeyPlugin, clock: Any
             assert (name, caught.value.message, caught.value.http_status) == (name, NO_KEY, 401)
         assert plugin.failed == len(wrong)
         assert await ask(to, good.secret) == "simulated/small"
-        clock.now += 3595
+        clock.advance(3595)
         with pytest.raises(VirtualKeyError, match=NO_KEY):  # a record in the cache expires all the same
             await ask(to, good.secret)
 
@@ -171,14 +171,14 @@ async def test_unknown_keys_are_compared_like_known_ones(
     assert work == [([(76, 76), (76, 76)], [67])] * 3
 
 
-async def test_an_old_secret_is_good_for_its_grace(plugin: VirtualKeyPlugin, clock: Any) -> None:
+async def test_an_old_secret_is_good_for_its_grace(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:
     first = await plugin.issue("k")
     second = await plugin.rotate(first.id, grace=60)
     assert second.id == first.id
     async with router(plugin) as to:
         await ask(to, first.secret)
         await ask(to, second.secret)
-        clock.now += 60
+        clock.advance(60)
         with pytest.raises(VirtualKeyError):
             await ask(to, first.secret)
         await ask(to, second.secret)
@@ -188,7 +188,7 @@ async def test_an_old_secret_is_good_for_its_grace(plugin: VirtualKeyPlugin, clo
             await ask(to, second.secret)
 
 
-async def test_a_pepper_is_changed_while_keys_live(clock: Any) -> None:
+async def test_a_pepper_is_changed_while_keys_live(clock: FakeClock) -> None:
     store = MemoryStore()
     before = VirtualKeyPlugin(store, pepper=PEPPER, clock=clock)
     after = VirtualKeyPlugin(store, pepper=["the-next-" + PEPPER, PEPPER], clock=clock)
@@ -381,7 +381,7 @@ def served(*names: str, seed: int = 7, **options: Any) -> tuple[list[Simulated],
     return [Simulated(["k1"], name=name, models=["small"], seed=seed) for name in names], options
 
 
-async def test_weights_choose_the_provider_of_a_bare_name(clock: Any) -> None:
+async def test_weights_choose_the_provider_of_a_bare_name(clock: FakeClock) -> None:
     plugin = VirtualKeyPlugin(clock=clock, rng=random.Random(7))
     issued = await plugin.issue("k", provider_weights={"a": 3, "b": 1})
     providers, _ = served("a", "b", "c")
@@ -391,7 +391,7 @@ async def test_weights_choose_the_provider_of_a_bare_name(clock: Any) -> None:
     assert 260 <= count["a/small"] <= 340  # 300 expected, sigma 8.7
 
 
-async def test_the_other_providers_are_fallbacks_the_heaviest_first(clock: Any) -> None:
+async def test_the_other_providers_are_fallbacks_the_heaviest_first(clock: FakeClock) -> None:
     plugin, asked = VirtualKeyPlugin(clock=clock, rng=random.Random(7)), list[tuple[str, tuple[str, ...]]]()
 
     class Asked:
@@ -452,7 +452,7 @@ class Counting(MemoryStore):
         return await super().get(key)
 
 
-async def test_a_record_is_read_once_a_second(clock: Any) -> None:
+async def test_a_record_is_read_once_a_second(clock: FakeClock) -> None:
     store = Counting()
     plugin, elsewhere = (VirtualKeyPlugin(store, pepper=PEPPER, clock=clock) for _ in range(2))
     issued = await elsewhere.issue("k")
@@ -462,9 +462,9 @@ async def test_a_record_is_read_once_a_second(clock: Any) -> None:
             await ask(to, issued.secret)
         assert store.reads == 1
         await elsewhere.revoke(issued.id)
-        clock.now += 0.9
+        clock.advance(0.9)
         await ask(to, issued.secret)
-        clock.now += 0.1
+        clock.advance(0.1)
         with pytest.raises(VirtualKeyError):
             await ask(to, issued.secret)
 
@@ -507,7 +507,7 @@ async def test_a_record_read_before_a_change_is_not_kept(plugin: VirtualKeyPlugi
         plugin.bifrost_authenticate(Call("c", request.operation, request, virtual_key=issued.secret))
 
 
-async def test_without_its_store_nobody_passes(clock: Any) -> None:
+async def test_without_its_store_nobody_passes(clock: FakeClock) -> None:
     store = Counting()
     plugin = VirtualKeyPlugin(store, pepper=PEPPER, clock=clock)
     issued = await plugin.issue("k")
@@ -531,7 +531,7 @@ async def test_no_more_than_ten_thousand_records_are_remembered(plugin: VirtualK
     assert list(plugin._records) == [issued.id]
 
 
-async def test_a_running_stream_is_cut_where_that_is_asked_for(clock: Any) -> None:
+async def test_a_running_stream_is_cut_where_that_is_asked_for(clock: FakeClock) -> None:
     store = MemoryStore()
     cutting = VirtualKeyPlugin(store, pepper=PEPPER, clock=clock, cut_streams=True)
     letting = VirtualKeyPlugin(store, pepper=PEPPER, clock=clock)
@@ -552,7 +552,7 @@ async def test_a_running_stream_is_cut_where_that_is_asked_for(clock: Any) -> No
 # -- failures ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_source_that_fails_too_often_is_refused_for_a_while(clock: Any) -> None:
+async def test_a_source_that_fails_too_often_is_refused_for_a_while(clock: FakeClock) -> None:
     plugin = VirtualKeyPlugin(clock=clock, max_failures=3)
     issued = await plugin.issue("k")
     async with router(plugin) as to:
@@ -560,13 +560,13 @@ async def test_a_source_that_fails_too_often_is_refused_for_a_while(clock: Any) 
         for _ in range(3):
             with pytest.raises(VirtualKeyError):
                 await ask(to, new_key(new_id()), metadata=bad)
-        clock.now += 20
+        clock.advance(20)
         with pytest.raises(RateLimitError) as caught:
             await ask(to, issued.secret, metadata=bad)
         assert (caught.value.http_status, caught.value.retry_after, caught.value.scope) == (429, 40, "authentication")
         await ask(to, issued.secret, metadata=good)
         await ask(to, issued.secret)
-        clock.now += 40
+        clock.advance(40)
         await ask(to, issued.secret, metadata=bad)
         for _ in range(10):  # from nowhere: counted, and nobody else is locked out
             with pytest.raises(VirtualKeyError):
@@ -575,7 +575,7 @@ async def test_a_source_that_fails_too_often_is_refused_for_a_while(clock: Any) 
     assert plugin.failed == 13
 
 
-async def test_where_calls_come_from_is_the_hosts_to_say(clock: Any) -> None:
+async def test_where_calls_come_from_is_the_hosts_to_say(clock: FakeClock) -> None:
     plugin = VirtualKeyPlugin(clock=clock, max_failures=1, source=lambda call: call.headers.get("x-peer", "one"))
     issued = await plugin.issue("k")
     async with router(plugin) as to:
@@ -585,7 +585,7 @@ async def test_where_calls_come_from_is_the_hosts_to_say(clock: Any) -> None:
             await ask(to, issued.secret)
 
 
-def test_sources_are_remembered_in_a_bounded_map(clock: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_sources_are_remembered_in_a_bounded_map(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     failures = Failures(2, clock)
     for number in range(100_050):
         failures.count(f"source-{number}")
@@ -605,7 +605,7 @@ def test_sources_are_remembered_in_a_bounded_map(clock: Any, caplog: pytest.LogC
 DECLARED = "declared-key-0123456789abcdef"
 
 
-async def test_a_declared_key_needs_no_store(monkeypatch: pytest.MonkeyPatch, clock: Any) -> None:
+async def test_a_declared_key_needs_no_store(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     monkeypatch.setenv("BIFROST_TEST_KEY", DECLARED)
     issued = new_key(new_id())
     helper = VirtualKeyPlugin(pepper=PEPPER)
@@ -616,7 +616,7 @@ async def test_a_declared_key_needs_no_store(monkeypatch: pytest.MonkeyPatch, cl
         teams={"search": "acme"},
         keys=[
             {"name": "one", "secret": "env:BIFROST_TEST_KEY", "models": "small", "team": "search", "tenant": "t"},
-            {"name": "two", "id": "second", "hash": helper._peppers.digest(issued), "expires_at": clock.now + 60},
+            {"name": "two", "id": "second", "hash": helper._peppers.digest(issued), "expires_at": clock.time() + 60},
             {"name": "three", "secret": Secret("sk-bf-not-of-our-making-0123456789")},
         ],
     )
@@ -635,7 +635,7 @@ async def test_a_declared_key_needs_no_store(monkeypatch: pytest.MonkeyPatch, cl
             await ask(to, DECLARED, "simulated/large")
         await ask(to, issued)
         await ask(to, "sk-bf-not-of-our-making-0123456789")
-        clock.now += 60
+        clock.advance(60)
         with pytest.raises(VirtualKeyError, match=NO_KEY):
             await ask(to, issued)
         with pytest.raises(VirtualKeyError, match=NO_KEY):

@@ -17,6 +17,7 @@ from bifrost_plugins.virtual_keys import Issued, VirtualKey, VirtualKeyPlugin
 from bifrost_plugins.virtual_keys.records import from_json, to_json
 
 from bifrost_core import ConfigError
+from bifrost_core.testing import FakeClock
 
 PEPPER = "pepper-for-tests-0123456789abcdef"
 
@@ -72,13 +73,13 @@ async def test_what_is_stored_is_what_is_read() -> None:
         team="t",
         customer="c",
         tenant="x",
-        operations="chat",
-        exclude_operations=["ocr"],
-        providers=["mistral"],
-        exclude_providers=["openai"],
-        models=["a*"],
-        exclude_models=["ab"],
-        key_ids={"mistral": "k1", "openai": ["k2", "k3"]},
+        operations=("chat",),
+        exclude_operations=("ocr",),
+        providers=("mistral",),
+        exclude_providers=("openai",),
+        models=("a*",),
+        exclude_models=("ab",),
+        key_ids={"mistral": ("k1",), "openai": ("k2", "k3")},
         provider_weights={"mistral": 2},
         created_at=1.0,
         expires_at=3.0,
@@ -139,28 +140,28 @@ async def test_an_unknown_field_is_an_error(plugin: VirtualKeyPlugin, field: str
     await refused(plugin.update(issued.id, **{field: 1}), f"{field!r} of a virtual key can not be changed", field)
 
 
-async def test_an_update_changes_what_it_names(plugin: VirtualKeyPlugin, clock: Any) -> None:
+async def test_an_update_changes_what_it_names(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:
     issued = await plugin.issue("k", models="a", operations="chat")
     updated = await plugin.update(issued.id, models=["b"], expires_in=datetime.timedelta(hours=1))
-    assert updated == attrs.evolve(issued.record, models=("b",), expires_at=clock.now + 3600, version=2)
+    assert updated == attrs.evolve(issued.record, models=("b",), expires_at=clock.time() + 3600, version=2)
     assert await plugin.get(issued.id) == updated
     assert (await plugin.update(issued.id, expires_at=None)).expires_at is None
     instant = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
     assert (await plugin.update(issued.id, expires_at=instant)).expires_at == 1_893_456_000
 
 
-async def test_a_key_expires_and_comes_back_and_is_revoked_for_good(plugin: VirtualKeyPlugin, clock: Any) -> None:
+async def test_a_key_expires_and_comes_back_and_is_revoked_for_good(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:
     issued = await plugin.issue("k", expires_in=10)
-    assert [record.state(clock.now) for record in await plugin.list(state="active")] == ["active"]
-    clock.now += 10
-    assert (await plugin.get(issued.id)).state(clock.now) == "expired"
+    assert [record.state(clock.time()) for record in await plugin.list(state="active")] == ["active"]
+    clock.advance(10)
+    assert (await plugin.get(issued.id)).state(clock.time()) == "expired"
     await refused(plugin.rotate(issued.id), "has expired")
     await plugin.update(issued.id, expires_at=None)
-    assert (await plugin.expire(issued.id, after=5)).expires_at == clock.now + 5
-    assert (await plugin.expire(issued.id)).state(clock.now) == "expired"
+    assert (await plugin.expire(issued.id, after=5)).expires_at == clock.time() + 5
+    assert (await plugin.expire(issued.id)).state(clock.time()) == "expired"
     revoked = await plugin.revoke(issued.id)
-    assert revoked.state(clock.now) == "revoked"
-    clock.now += 1
+    assert revoked.state(clock.time()) == "revoked"
+    clock.advance(1)
     assert await plugin.revoke(issued.id) == revoked
     await refused(plugin.update(issued.id, expires_at=None), "revoked for good")
     await refused(plugin.rotate(issued.id), "revoked for good")
@@ -267,9 +268,13 @@ async def test_no_update_is_lost() -> None:
         ("key_ids", ("k1",)),
         ("expires_at", 2_000_000_000.0),
     ]
+
+    async def update(name: str, value: Any) -> None:
+        await plugin.update(issued.id, **{name: value})
+
     async with anyio.create_task_group() as group:
         for name, value in fields:
-            group.start_soon(lambda name=name, value=value: plugin.update(issued.id, **{name: value}))
+            group.start_soon(update, name, value)
     record = await plugin.get(issued.id)
     assert {name: getattr(record, name) for name, _ in fields} == dict(fields)
     assert record.version == 1 + len(fields)
@@ -329,18 +334,35 @@ async def test_no_key_is_left_in_a_team_that_is_deleted_meanwhile(delay: int) ->
 # -- stores --------------------------------------------------------------------------------------------------------
 
 
-async def test_two_objects_share_the_keys_of_a_file(tmp_path: Path) -> None:
-    def store() -> Store:
-        return SqliteStore(tmp_path / "keys.db")
+async def test_two_processes_share_the_keys_of_a_store(shared: Callable[[], Store]) -> None:
+    one, two = VirtualKeyPlugin(shared(), pepper=PEPPER), VirtualKeyPlugin(shared(), pepper=[b"n" * 32, PEPPER])
+    async with one._store, two._store:
+        issued = await one.issue("k", models="m")
+        assert await two.get(issued.id) == issued.record
+        fields: dict[str, Any] = {"name": "other", "tenant": "t", "models": ("n",), "operations": ("chat",)}
+        await together(
+            *(
+                lambda plugin=plugin, name=name: plugin.update(issued.id, **{name: fields[name]})
+                for plugin, name in zip((one, two, one, two), fields, strict=True)
+            )
+        )
+        record = await two.get(issued.id)
+        assert {name: getattr(record, name) for name in fields} == fields
+        assert record.version == 1 + len(fields)
+        await two.revoke(issued.id)
+        assert (await one.get(issued.id)).revoked_at is not None
+        content = await dump(one)
+        assert issued.id.encode() in content
+        assert issued.secret.reveal()[18:61].encode() not in content
 
-    one, two = VirtualKeyPlugin(store(), pepper=PEPPER), VirtualKeyPlugin(store(), pepper=[b"n" * 32, PEPPER])
-    issued = await one.issue("k", models="m")
-    assert await two.get(issued.id) == issued.record
-    await two.revoke(issued.id)
-    assert (await one.get(issued.id)).revoked_at is not None
+
+async def test_a_file_holds_no_key(tmp_path: Path) -> None:
+    plugin = VirtualKeyPlugin(SqliteStore(tmp_path / "keys.db"), pepper=PEPPER)
+    issued = await plugin.issue("k")
     content = b"".join(path.read_bytes() for path in sorted(tmp_path.iterdir()))  # noqa: ASYNC240 # a small file
     assert issued.id.encode() in content
     assert issued.secret.reveal()[18:61].encode() not in content
+    assert PEPPER.encode() not in content
 
 
 def test_a_shared_store_needs_a_shared_pepper(tmp_path: Path) -> None:
