@@ -15,7 +15,7 @@ from typing import Final
 
 from bifrost_core import Secret
 
-__all__ = ["ID_LENGTH", "PREFIX", "looks_issued", "new_id", "new_key", "public_id"]
+__all__ = ["ID_LENGTH", "PREFIX", "claimed_id", "new_id", "new_key", "public_id"]
 
 PREFIX: Final = "sk-bf-"
 ID_LENGTH: Final = 12
@@ -36,9 +36,10 @@ def new_key(identity: str) -> Secret:
     return Secret(_checked(f"{PREFIX}{identity}{secrets.token_urlsafe(32)}"), "virtual key")
 
 
-def looks_issued(key: Secret) -> bool:
-    """Whether somebody presents a virtual key of this make, right or wrong."""
-    return key.reveal().startswith(PREFIX)
+def claimed_id(key: Secret) -> str | None:
+    """What stands where a virtual key of this make has its public id; None for credentials of another make."""
+    text = key.reveal()
+    return text[_ID] if text.startswith(PREFIX) else None
 
 
 def public_id(key: Secret) -> str | None:

@@ -13,10 +13,13 @@ from typing import Final
 
 from bifrost_core import ConfigError, Secret
 
-__all__ = ["MIN_PEPPER", "Pepper", "Peppers", "is_digest"]
+__all__ = ["MIN_PEPPER", "Expected", "Pepper", "Peppers", "is_digest"]
 
 Pepper = str | bytes | Secret
 """A pepper's text or bytes, or a reference to it: ``env:NAME``, ``file:PATH``."""
+
+Expected = tuple[tuple[str, bytes], ...]
+"""Stored digests taken apart: which pepper, and the HMAC."""
 
 MIN_PEPPER: Final = 32  # bytes, the size of the digest: RFC 2104, 3
 
@@ -42,11 +45,11 @@ class Peppers:
 
     def __init__(self, peppers: Pepper | Iterable[Pepper]) -> None:
         listed = (peppers,) if isinstance(peppers, (str, bytes, Secret)) else tuple(peppers)
-        by_name: dict[str, bytes] = {}
+        by_name: dict[str, hmac.HMAC] = {}
         problem: ConfigError | None = None
         try:
             for value in map(_bytes, listed):
-                by_name[hmac.digest(value, _ABOUT, "sha256")[:4].hex()] = value
+                by_name[hmac.digest(value, _ABOUT, "sha256")[:4].hex()] = hmac.new(value, digestmod="sha256")
         except ConfigError as exc:
             problem, by_name = exc, {}
         value = b""
@@ -72,30 +75,42 @@ class Peppers:
     def digest(self, key: Secret, pepper: str | None = None) -> str:
         """What to store of ``key``; made with the pepper of that name, or the first."""
         name = self.first if pepper is None else pepper
-        return f"{_VERSION}${name}${hmac.digest(self.__by_name[name], key.reveal().encode(), 'sha256').hex()}"
+        return f"{_VERSION}${name}${self._mac(key, name).hex()}"
 
-    def matches(self, key: Secret, *stored: str) -> bool:
-        """Whether one of ``stored`` is the digest of ``key``; all are compared, whatever comes of it.
+    def expect(self, *stored: str) -> Expected:
+        """Digests as ``compare`` takes them. One of a pepper that is not among these is like no key's."""
+        return tuple(
+            (pepper, bytes.fromhex(digest[-64:])) if pepper is not None else self._dummy()
+            for digest in stored
+            for pepper in (self.pepper_of(digest),)
+        )
 
-        One that was made with a pepper that is not among these matches nothing.
-        """
+    def compare(self, key: Secret, expected: Expected) -> list[bool]:
+        """Whether each of ``expected`` is the digest of ``key``; all are compared, whatever comes of it."""
         presented: dict[str, bytes] = {}
-        right = False
-        for digest in stored:
-            pepper = self.pepper_of(digest) or self.first
+        found: list[bool] = []
+        for pepper, digest in expected:
             if pepper not in presented:
-                presented[pepper] = self.digest(key, pepper).encode()
-            right |= hmac.compare_digest(presented[pepper], digest.encode())
-        return right
+                presented[pepper] = self._mac(key, pepper)
+            found.append(hmac.compare_digest(presented[pepper], digest))
+        return found
+
+    def _mac(self, key: Secret, pepper: str) -> bytes:
+        mac = self.__by_name[pepper].copy()  # keyed already, which is half of the work
+        mac.update(key.reveal().encode())
+        return mac.digest()
+
+    def _dummy(self) -> tuple[str, bytes]:
+        return self.first, bytes.fromhex(self.__dummy[-64:])
 
     def pepper_of(self, stored: str) -> str | None:
         """The name of the pepper that a digest was made with; None when it is not among these."""
         version, _, rest = stored.partition("$")
         name = rest.partition("$")[0]
-        return name if version == _VERSION and name in self.__by_name else None
+        return name if version == _VERSION and name in self.__by_name and is_digest(stored) else None
 
     def __repr__(self) -> str:
-        names: dict[str, bytes] = getattr(self, "_Peppers__by_name", {})  # absent in the frame of an error about it
+        names: dict[str, hmac.HMAC] = getattr(self, "_Peppers__by_name", {})  # absent in the frame of an error about it
         return f"Peppers({', '.join(names)})"
 
 

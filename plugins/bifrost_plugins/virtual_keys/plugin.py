@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -31,8 +32,8 @@ from bifrost_plugins.stores import MemoryStore, Store
 
 from .declared import declared_customers, declared_keys, declared_teams
 from .failures import Failures
-from .format import looks_issued, public_id
-from .hashing import Pepper, Peppers
+from .format import claimed_id, public_id
+from .hashing import Expected, Pepper, Peppers
 from .records import Customer, Issued, Team, VirtualKey
 from .registry import Registry, expiry, seconds_of
 
@@ -134,8 +135,9 @@ class VirtualKeyPlugin:
             customers=declared_to,
             keys=declared_keys(keys, self._peppers, declared_in, declared_to),
         )
-        self._declared = {record.digest: record for record in self._registry.keys.values()}
+        self._declared = {record.digest: self._known(record) for record in self._registry.keys.values()}
         self._declared_with = tuple({self._peppers.pepper_of(digest) for digest in self._declared})
+        self._nobody = self._peppers.expect(self._peppers.dummy, self._peppers.dummy)
         self._required = required
         self._cache_seconds = cache_seconds
         self._cut_streams = cut_streams
@@ -143,7 +145,7 @@ class VirtualKeyPlugin:
         self._source = _named_source if source is None else source
         self._rng = random.Random() if rng is None else rng
         self._changes = 0
-        self._records: LRUCache[str, tuple[VirtualKey, float]] = LRUCache(_REMEMBERED)
+        self._records: LRUCache[str, _Known] = LRUCache(_REMEMBERED)
         self._verdicts: LRUCache[tuple[str, int, str, str], str | None] = LRUCache(_REMEMBERED)
 
     @property
@@ -372,18 +374,19 @@ class VirtualKeyPlugin:
         key = call.virtual_key
         if key is None:
             return None
-        self._failures.check(self._source(call))
-        record = self._declared_record(key)
-        if record is not None:
-            return self._admitted(call, key, record)
-        if not looks_issued(key):
+        if self._failures.sources:
+            self._failures.check(self._source(call))
+        known = self._declared_key(key) if self._declared else None
+        if known is not None:
+            return self._admitted(call, key, known)
+        identity = claimed_id(key)
+        if identity is None:
             return None
-        identity = public_id(key)
-        if identity is None:  # a slip of the keyboard
+        known = self._records.get(identity)
+        if known is not None and self._clock() - known.read_at < self._cache_seconds:
+            return self._admitted(call, key, known)
+        if public_id(key) is None:  # a slip of the keyboard
             raise self._refusal(call)
-        found = self._records.get(identity)
-        if found is not None and self._clock() - found[1] < self._cache_seconds:
-            return self._admitted(call, key, found[0])
         return self._look_up(call, key, identity)
 
     @hookimpl
@@ -424,44 +427,46 @@ class VirtualKeyPlugin:
     async def _look_up(self, call: Call, key: Secret, identity: str) -> Principal:
         changes = self._changes
         record = await self._registry.find(identity)
-        if record is not None and changes == self._changes:  # else it may have been read before a change
-            self._records[identity] = record, self._clock()
-        return self._admitted(call, key, record)
+        known = None if record is None else self._known(record)
+        if known is not None and changes == self._changes:  # else it may have been read before a change
+            self._records[identity] = known
+        return self._admitted(call, key, known)
 
-    def _admitted(self, call: Call, key: Secret, record: VirtualKey | None) -> Principal:
-        """The principal of a key that is right. Takes the same steps for one that is not, or that nobody has."""
-        now = self._clock.time()
-        current = previous = self._peppers.dummy
-        if record is not None:
-            current = record.digest
-            if record.previous is not None and record.previous_until is not None and now < record.previous_until:
-                previous = record.previous
-        is_right = self._peppers.matches(key, current, previous)
-        if record is None or not is_right or not record.is_live(now):
-            raise self._refusal(call)
-        call.state[self] = record
-        if call.choices:
-            self._choose(call, record)
-        return Principal(
+    def _known(self, record: VirtualKey) -> _Known:
+        """A record as it was just read, ready for the calls to come."""
+        principal = Principal(
             id=record.id,
             tenant=record.tenant or record.id,
             virtual_key_id=record.id,
             team=record.team,
             customer=record.customer,
-            claims={**record.metadata, "name": record.name},
+            claims=MappingProxyType({**record.metadata, "name": record.name}),
         )
+        previous = self._peppers.dummy if record.previous is None else record.previous
+        return _Known(record, principal, self._peppers.expect(record.digest, previous), self._clock())
+
+    def _admitted(self, call: Call, key: Secret, known: _Known | None) -> Principal:
+        """The principal of a key that is right. Takes the same steps for one that is not, or that nobody has."""
+        now = self._clock.time()
+        is_it, was_it = self._peppers.compare(key, self._nobody if known is None else known.expected)
+        if known is None or not (is_it | (was_it & known.has_grace(now))) or not known.record.is_live(now):
+            raise self._refusal(call)
+        call.state[self] = known.record
+        if call.choices:
+            self._choose(call, known.record)
+        return known.principal
 
     def _refusal(self, call: Call) -> VirtualKeyError:
         """The one error, counted."""
         self._failures.count(self._source(call))
         return VirtualKeyError(_NO_KEY)
 
-    def _declared_record(self, key: Secret) -> VirtualKey | None:
-        """The declared record of a key. What is looked up is a digest, which a caller can not steer."""
+    def _declared_key(self, key: Secret) -> _Known | None:
+        """A declared key. What is looked up is a digest, which a caller can not steer."""
         for pepper in self._declared_with:
-            record = self._declared.get(self._peppers.digest(key, pepper))
-            if record is not None:
-                return record
+            known = self._declared.get(self._peppers.digest(key, pepper))
+            if known is not None:
+                return known
         return None
 
     def _verdict(self, record: VirtualKey, operation: str, model: str) -> str | None:
@@ -497,14 +502,35 @@ class VirtualKeyPlugin:
         """Let the next call see a change."""
         self._changes += 1
         known = self._records.get(record.id)
-        if known is None or known[0].version <= record.version:
-            self._records[record.id] = record, self._clock()
+        if known is None or known.record.version <= record.version:
+            self._records[record.id] = self._known(record)
         return record
 
     def _latest(self, record: VirtualKey) -> VirtualKey:
         """What this process knows last of a key."""
         known = self._records.get(record.id)
-        return record if known is None or known[0].version < record.version else known[0]
+        return record if known is None or known.record.version < record.version else known.record
+
+
+@attrs.frozen(eq=False)
+class _Known:
+    """A record with what calls need of it, made once.
+
+    Attributes:
+        record: As it was read.
+        principal: Of every call with the key.
+        expected: The digests of the key and of the one before.
+        read_at: Monotonic seconds.
+    """
+
+    record: VirtualKey
+    principal: Principal
+    expected: Expected
+    read_at: float
+
+    def has_grace(self, now: float) -> bool:
+        """Whether the key before the last rotation is good still."""
+        return self.record.previous_until is not None and now < self.record.previous_until
 
 
 class _Cut:

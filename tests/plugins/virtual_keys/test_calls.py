@@ -16,6 +16,7 @@ from bifrost_plugins.stores import MemoryStore, StoreError
 from bifrost_plugins.virtual_keys import VirtualKeyPlugin
 from bifrost_plugins.virtual_keys.failures import Failures
 from bifrost_plugins.virtual_keys.format import new_id, new_key
+from bifrost_plugins.virtual_keys.hashing import Peppers
 
 from bifrost_core import (
     BifrostError,
@@ -141,19 +142,19 @@ async def test_unknown_keys_are_compared_like_known_ones(
 ) -> None:
     compared: list[tuple[int, int]] = []
     hashed: list[int] = []
-    compare, digest = hmac.compare_digest, hmac.digest
+    compare, mac = hmac.compare_digest, Peppers._mac
 
     def counted(one: Any, two: Any) -> bool:
         compared.append((len(one), len(two)))
         return compare(one, two)
 
-    def counted_digest(key: bytes, message: bytes, name: str) -> bytes:
-        hashed.append(len(message))
-        return digest(key, message, name)
+    def counted_mac(self: Peppers, key: Secret, pepper: str) -> bytes:
+        hashed.append(len(key.reveal()))
+        return mac(self, key, pepper)
 
     issued = await plugin.issue("k")
     monkeypatch.setattr(hmac, "compare_digest", counted)
-    monkeypatch.setattr(hmac, "digest", counted_digest)
+    monkeypatch.setattr(Peppers, "_mac", counted_mac)
     work: list[tuple[list[tuple[int, int]], list[int]]] = []
     for key in (issued.secret, new_key(issued.id), new_key(new_id())):
         request = Request(Operation.CHAT, "simulated/small", {})
@@ -168,7 +169,7 @@ async def test_unknown_keys_are_compared_like_known_ones(
         except VirtualKeyError:
             assert key is not issued.secret
         work.append(([*compared], [*hashed]))
-    assert work == [([(76, 76), (76, 76)], [67])] * 3
+    assert work == [([(32, 32), (32, 32)], [67])] * 3
 
 
 async def test_an_old_secret_is_good_for_its_grace(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:

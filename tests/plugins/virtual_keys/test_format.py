@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bifrost_plugins.virtual_keys.format import looks_issued, new_id, new_key, public_id
+from bifrost_plugins.virtual_keys.format import claimed_id, new_id, new_key, public_id
 from bifrost_plugins.virtual_keys.hashing import Peppers, is_digest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +20,12 @@ from hypothesis import strategies as st
 from bifrost_core import ConfigError, Secret
 
 PEPPER = "pepper-for-tests-0123456789abcdef"
-ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 PRINTABLE = [chr(code) for code in range(0x21, 0x7F)]
+ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
+
+
+def matches(peppers: Peppers, key: Secret, *stored: str) -> bool:
+    return any(peppers.compare(key, peppers.expect(*stored)))
 
 
 def test_a_key_is_made_of_prefix_id_secret_and_check() -> None:
@@ -74,7 +78,7 @@ def test_two_neighbours_that_change_places_are_refused(place: int) -> None:
 @given(st.text(st.sampled_from(PRINTABLE), min_size=8, max_size=80))
 def test_any_other_text_is_no_key(text: str) -> None:
     assert public_id(Secret(text)) is None
-    assert looks_issued(Secret(text)) is text.startswith("sk-bf-")
+    assert (claimed_id(Secret(text)) is not None) is text.startswith("sk-bf-")
 
 
 @pytest.mark.parametrize(
@@ -100,30 +104,30 @@ def test_a_digest_matches_its_key_and_no_other() -> None:
     stored = peppers.digest(one)
     assert is_digest(stored)
     assert stored.startswith("v1$")
-    assert peppers.matches(one, stored)
-    assert not peppers.matches(two, stored)
-    assert peppers.matches(one, peppers.dummy, stored)
-    assert not peppers.matches(one, peppers.dummy)
+    assert matches(peppers, one, stored)
+    assert not matches(peppers, two, stored)
+    assert matches(peppers, one, peppers.dummy, stored)
+    assert not matches(peppers, one, peppers.dummy)
 
 
 def test_a_digest_presented_as_a_key_matches_nothing() -> None:
     peppers = Peppers(PEPPER)
     stored = peppers.digest(new_key(new_id()))
-    assert not peppers.matches(Secret(stored), stored)
+    assert not matches(peppers, Secret(stored), stored)
 
 
 def test_without_the_pepper_a_dump_confirms_nothing() -> None:
     key = new_key(new_id())
     stored = Peppers(PEPPER).digest(key)
-    assert not Peppers("another-" + PEPPER).matches(key, stored)
+    assert not matches(Peppers("another-" + PEPPER), key, stored)
     assert key.reveal() not in stored
 
 
 def test_an_older_pepper_checks_what_it_made_and_makes_nothing() -> None:
     key = new_key(new_id())
     old, new = Peppers(PEPPER), Peppers(["a-new-" + PEPPER, PEPPER])
-    assert new.matches(key, old.digest(key))
-    assert not old.matches(key, new.digest(key))
+    assert matches(new, key, old.digest(key))
+    assert not matches(old, key, new.digest(key))
     assert new.pepper_of(new.digest(key)) == new.first != new.pepper_of(old.digest(key)) == old.first
     assert Peppers("a-new-" + PEPPER).pepper_of(old.digest(key)) is None
 
@@ -141,8 +145,8 @@ def test_every_digest_is_compared_whatever_came_before(monkeypatch: pytest.Monke
     key = new_key(new_id())
     for pair in ((peppers.digest(key), peppers.dummy), (peppers.dummy, peppers.dummy)):
         seen.clear()
-        peppers.matches(key, *pair)
-        assert seen == [(76, 76), (76, 76)]
+        matches(peppers, key, *pair)
+        assert seen == [(32, 32), (32, 32)]
 
 
 @pytest.mark.parametrize(
