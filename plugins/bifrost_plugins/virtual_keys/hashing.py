@@ -63,11 +63,6 @@ class Peppers:
         self.__dummy = f"{_VERSION}${self.first}${secrets.token_hex(32)}"
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Which peppers these are, safe to log."""
-        return tuple(self.__by_name)
-
-    @property
     def dummy(self) -> str:
         """A digest that no key has, to compare with where there is none."""
         return self.__dummy

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 from bifrost_plugins.allow_list import AllowListPlugin, Grant
 from bifrost_plugins.stores import MemoryStore, StoreError
@@ -378,14 +379,14 @@ async def test_a_failure_to_select_closes(plugin: VirtualKeyPlugin, monkeypatch:
 # -- bare names ----------------------------------------------------------------------------------------------------
 
 
-def served(*names: str, seed: int = 7, **options: Any) -> tuple[list[Simulated], dict[str, Any]]:
-    return [Simulated(["k1"], name=name, models=["small"], seed=seed) for name in names], options
+def served(*names: str) -> list[Simulated]:
+    return [Simulated(["k1"], name=name, models=["small"]) for name in names]
 
 
 async def test_weights_choose_the_provider_of_a_bare_name(clock: FakeClock) -> None:
     plugin = VirtualKeyPlugin(clock=clock, rng=random.Random(7))
     issued = await plugin.issue("k", provider_weights={"a": 3, "b": 1})
-    providers, _ = served("a", "b", "c")
+    providers = served("a", "b", "c")
     async with Router(providers, plugins=[plugin]) as to:
         count = collections.Counter([await ask(to, issued.secret, "small") for _ in range(400)])
     assert set(count) == {"a/small", "b/small"}
@@ -402,7 +403,7 @@ async def test_the_other_providers_are_fallbacks_the_heaviest_first(clock: FakeC
 
     issued = await plugin.issue("k", provider_weights={"a": 1, "b": 2, "c": 4}, exclude_providers="d")
     idle = await plugin.issue("idle", provider_weights={})
-    providers, _ = served("a", "b", "c", "d", "e")
+    providers = served("a", "b", "c", "d", "e")
     standing = {"a/small": ["d/small"]}
     async with Router(providers, plugins=[plugin, Asked()], fallbacks=standing) as to:
         for _ in range(40):
@@ -425,7 +426,7 @@ async def test_the_only_provider_that_is_allowed_is_meant(plugin: VirtualKeyPlug
     one = await plugin.issue("one", providers=["b"])
     two = await plugin.issue("two", providers=["a", "b"])
     none = await plugin.issue("none", models="other")
-    providers, _ = served("a", "b", "c")
+    providers = served("a", "b", "c")
     async with Router(providers, plugins=[plugin], aliases={"quick": "small"}) as to:
         assert await ask(to, one.secret, "small") == "b/small"
         assert await ask(to, one.secret, "quick") == "b/small"
@@ -435,6 +436,18 @@ async def test_the_only_provider_that_is_allowed_is_meant(plugin: VirtualKeyPlug
             await ask(to, none.secret, "small")
         with pytest.raises(VirtualKeyError):
             await ask(to, new_key(new_id()), "small")
+
+
+async def test_what_another_plugin_has_decided_stays(plugin: VirtualKeyPlugin) -> None:
+    class Fixed:
+        @hookimpl
+        def bifrost_authenticate(self, call: Call) -> None:
+            call.request = attrs.evolve(call.request, model="c/small")
+
+    issued = await plugin.issue("k", provider_weights={"a": 1})
+    providers = served("a", "b", "c")
+    async with Router(providers, plugins=[Fixed(), plugin]) as to:
+        assert await ask(to, issued.secret, "small") == "c/small"
 
 
 # -- the store -----------------------------------------------------------------------------------------------------
@@ -548,6 +561,16 @@ async def test_a_running_stream_is_cut_where_that_is_asked_for(clock: FakeClock)
                     continue
                 with pytest.raises(VirtualKeyError, match="while the answer was written"):
                     [piece async for piece in pieces]
+
+
+async def test_a_stream_whose_key_is_good_is_whole(plugin: VirtualKeyPlugin) -> None:
+    cutting = VirtualKeyPlugin(cut_streams=True)
+    texts: list[str] = []
+    for each in (plugin, cutting):
+        issued = await each.issue("k")
+        async with router(each) as to, to.stream("simulated/small", "x", virtual_key=issued.secret) as stream:
+            texts.append("".join([text async for text in stream.text()]))
+    assert texts[0] == texts[1] != ""
 
 
 # -- failures ------------------------------------------------------------------------------------------------------
@@ -666,6 +689,7 @@ async def test_a_declared_key_needs_no_store(monkeypatch: pytest.MonkeyPatch, cl
         pytest.param({"secret": Secret(DECLARED), "customer": "nobody"}, "nobody declares", id="customer"),
         pytest.param({"secret": Secret(DECLARED), "team": "free", "customer": "acme"}, "is not of", id="team-of-other"),
         pytest.param({"secret": Secret(DECLARED), "operations": "chatt"}, "names 'chatt'", id="operation"),
+        pytest.param({"secret": Secret(DECLARED), "expires_at": "soon"}, "neither a datetime", id="expires-at"),
         pytest.param({"secret": Secret(DECLARED), "name": None}, "name is no printable", id="no-name"),
     ],
 )
@@ -680,6 +704,8 @@ def test_two_declarations_of_one_key_or_id_are_refused() -> None:
     one = {"name": "k", "secret": Secret(DECLARED)}
     with pytest.raises(ConfigError, match="have the id 'k'"):
         VirtualKeyPlugin(keys=[one, {"name": "k", "secret": Secret("x" * 30)}])
+    with pytest.raises(ConfigError, match=r"keys\[0\] has no name"):
+        VirtualKeyPlugin(keys=[{"secret": Secret(DECLARED)}])
     with pytest.raises(ConfigError, match="declared twice"):
         VirtualKeyPlugin(keys=[one, {**one, "name": "l"}])
     with pytest.raises(ConfigError, match="whom nobody declares"):

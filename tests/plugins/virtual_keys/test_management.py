@@ -13,10 +13,10 @@ import attrs
 import pytest
 from anyio.lowlevel import checkpoint
 from bifrost_plugins.stores import MemoryStore, SqliteStore, Store
-from bifrost_plugins.virtual_keys import Issued, VirtualKey, VirtualKeyPlugin
+from bifrost_plugins.virtual_keys import Issued, Team, VirtualKey, VirtualKeyPlugin
 from bifrost_plugins.virtual_keys.records import from_json, to_json
 
-from bifrost_core import ConfigError
+from bifrost_core import BifrostError, ConfigError
 from bifrost_core.testing import FakeClock
 
 PEPPER = "pepper-for-tests-0123456789abcdef"
@@ -329,6 +329,66 @@ async def test_no_key_is_left_in_a_team_that_is_deleted_meanwhile(delay: int) ->
     assert {record.team for record in await plugin.list()} <= teams
     assert [record.id for record in await plugin.list()] == ([issued.id] if isinstance(issued, Issued) else [])
     assert teams == ({"search"} if isinstance(deleted, ConfigError) else set())
+
+
+@pytest.mark.parametrize("delay", range(12))
+async def test_no_key_moves_into_a_team_that_is_deleted_meanwhile(delay: int) -> None:
+    plugin = VirtualKeyPlugin(Yielding(), pepper=PEPPER)
+    await plugin.add_team("search")
+    key_id = (await plugin.issue("k")).id
+
+    async def move() -> VirtualKey:
+        for _ in range(delay):
+            await checkpoint()
+        return await plugin.update(key_id, team="search")
+
+    moved, deleted = await together(move, lambda: plugin.delete_team("search"))
+    record = await plugin.get(key_id)
+    assert [team.name for team in await plugin.teams()] == (["search"] if isinstance(deleted, ConfigError) else [])
+    assert record.team == ("search" if isinstance(moved, VirtualKey) else None)
+    assert not isinstance(moved, VirtualKey) or isinstance(deleted, ConfigError)
+
+
+@pytest.mark.parametrize("delay", range(12))
+async def test_no_team_is_left_of_a_customer_that_is_deleted_meanwhile(delay: int) -> None:
+    plugin = VirtualKeyPlugin(Yielding(), pepper=PEPPER)
+    await plugin.add_customer("acme")
+
+    async def add() -> Team:
+        for _ in range(delay):
+            await checkpoint()
+        return await plugin.add_team("search", customer="acme")
+
+    added, deleted = await together(add, lambda: plugin.delete_customer("acme"))
+    customers = [customer.name for customer in await plugin.customers()]
+    assert customers == (["acme"] if isinstance(deleted, ConfigError) else [])
+    assert [team.customer for team in await plugin.teams()] == (["acme"] if isinstance(added, Team) else [])
+    assert not isinstance(added, Team) or isinstance(deleted, ConfigError)
+
+
+async def test_an_id_that_is_taken_is_not_taken_again(
+    plugin: VirtualKeyPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(["A" * 12, "A" * 12, "B" * 12])
+    monkeypatch.setattr("bifrost_plugins.virtual_keys.registry.new_id", lambda: next(ids))
+    one, two = await plugin.issue("one"), await plugin.issue("two")
+    assert [one.id, two.id] == ["A" * 12, "B" * 12]
+    assert two.secret.reveal()[6:18] == two.id
+    assert (await plugin.get(one.id)).name == "one"
+
+
+async def test_who_never_gets_a_turn_gives_up(plugin: VirtualKeyPlugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    issued = await plugin.issue("k")
+    tries: list[str] = []
+
+    async def lose(self: MemoryStore, key: str, value: bytes, **_: Any) -> bool:
+        tries.append(key)
+        return False
+
+    monkeypatch.setattr(MemoryStore, "put", lose)
+    with pytest.raises(BifrostError, match="changed by others all the time"):
+        await plugin.update(issued.id, name="other")
+    assert len(tries) == 1_000
 
 
 # -- stores --------------------------------------------------------------------------------------------------------
