@@ -45,7 +45,7 @@ from .kinds import Kind, Scope, Step, outcome_of
 from .prices import Price, PriceBook
 from .responses import Response, ResponsesResponse
 from .responses_bodies import answer_to, shaped_body
-from .retries import MIN_ATTEMPT, Failure, Plan, RetryBudget, RetryPolicy
+from .retries import MIN_ATTEMPT, Failure, Move, Plan, RetryBudget, RetryPolicy
 from .sender import Sender, SendError, SendLimits
 from .timeouts import Timeout
 from .types import Operation, Request, Route, RouteRef, Usage, message_dicts
@@ -382,30 +382,41 @@ class Run:
             if isinstance(outcome, Response):
                 return outcome
             panic = panic or health.panic(self._ways)  # this failure may have been the one that shut the last way
-            move = plan.next(
-                outcome,
-                usable=health.usable(deployment.routes, ignore_breakers=panic),
-                more=self._any_usable(later, plan, panic=panic),
-                time_left=self._time_left(),
-            )
+            move = await self._next(outcome, deployment, later, plan, panic=panic)
             if move.step is None:
                 if move.deadline_limited and isinstance(self._last_error, ProviderError):
                     self._last_error.deadline_limited = True
                 return False
             if move.step is Step.DEPLOYMENT:
                 return True
-            fresh = move.step is Step.FRESH
-            routes: Sequence[Route] = move.routes
-            if move.delay:
+            fresh, candidates = move.step is Step.FRESH, move.routes
+
+    async def _next(
+        self, failure: Failure, deployment: Deployment, later: Sequence[Deployment], plan: Plan, *, panic: bool
+    ) -> Move:
+        """Where to go after a failed attempt: the plan's next step for which a route is left when it is due.
+
+        Plugins may drop the routes of a step, and what others see fail meanwhile may shut them: then it is taken back.
+        """
+        health = self.machinery.health
+        usable = health.usable(deployment.routes, ignore_breakers=panic)
+        while True:
+            more = self._any_usable(later, plan, panic=panic)
+            move = plan.next(failure, usable=usable, more=more, time_left=self._time_left())
+            if move.step is None or move.step is Step.DEPLOYMENT:
+                return move
+            routes = await self._selected(move.routes, panic=panic)
+            if routes and move.delay:
                 self._phase = "total"
                 await anyio.sleep(move.delay)
-                # What opened meanwhile by the failures of others lets this one through no more.
                 panic = panic or health.panic(self._ways)
-                routes = plan.candidates(health.usable(deployment.routes, ignore_breakers=panic))
-            candidates = await self._selected(routes, panic=panic) if routes else routes
-            if not candidates:
-                plan.withdraw(deployment.name)
-                return True
+                awake = plan.candidates(health.usable(deployment.routes, ignore_breakers=panic))
+                routes = await self._selected(awake, panic=panic) if awake else awake
+            if routes:
+                return attrs.evolve(move, routes=tuple(routes))
+            plan.withdraw(deployment.name)
+            dropped = {route.ref for route in move.routes}
+            usable = [route for route in usable if route.ref not in dropped]
 
     async def _hedged(
         self, deployment: Deployment, candidates: Sequence[Route], plan: Plan, *, panic: bool, more: bool

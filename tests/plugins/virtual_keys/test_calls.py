@@ -32,6 +32,7 @@ from bifrost_core import (
     RateLimitError,
     RefusedError,
     Request,
+    RetryPolicy,
     RoundRobin,
     Router,
     Secret,
@@ -39,7 +40,7 @@ from bifrost_core import (
     VirtualKeyError,
     hookimpl,
 )
-from bifrost_core.testing import FakeClock, Simulated, SimulatedMistral
+from bifrost_core.testing import FakeClock, Fault, Simulated, SimulatedMistral
 from bifrost_core.testing.plugins import check_plugin
 
 PEPPER = "pepper-for-tests-0123456789abcdef"
@@ -360,6 +361,16 @@ async def test_a_call_waits_for_the_key_that_it_may_use(plugin: VirtualKeyPlugin
         to.open_route(route, seconds=600)
         with pytest.raises(NoKeyAvailableError, match=r"rests on every key; the first opens in [56]\d\d\.\d s"):
             await ask(to, issued.secret)
+
+
+async def test_a_key_that_fails_once_is_asked_again_where_no_other_is_allowed(plugin: VirtualKeyPlugin) -> None:
+    issued = await plugin.issue("one", key_ids="k1")
+    provider = Simulated(["k1", "k2"])
+    async with Router([provider], plugins=[plugin], retry=RetryPolicy(backoff=0)) as to:
+        provider.add_fault("k1", Fault("status", status=500, count=1))
+        response = await to.chat("simulated/small", "x", virtual_key=issued.secret)
+        assert [attempt.route.key_id for attempt in response.attempts] == ["k1", "k1"]
+        assert [attempt.outcome for attempt in response.attempts] == ["failed", "ok"]
 
 
 async def test_a_failure_to_select_closes(plugin: VirtualKeyPlugin, monkeypatch: pytest.MonkeyPatch) -> None:
