@@ -263,6 +263,18 @@ def test_an_attempt_that_sent_nothing_and_took_no_time_does_not_count() -> None:
     assert budget.left(SMALL) == 10
 
 
+def test_a_step_of_which_nothing_came_is_neither_counted_nor_paid() -> None:
+    plan, budget = make()
+    assert fail(plan, Kind.RATE_LIMITED, A, [A, B]) == Move(Step.GROUP, (B,), 0.0)
+    assert (plan.attempts, budget.left(SMALL)) == (2, 9)
+    plan.take_back(SMALL)
+    assert (plan.attempts, budget.left(SMALL)) == (1, 10)
+    plan.take_back(SMALL)
+    assert (plan.attempts, budget.left(SMALL)) == (1, 10)
+    assert fail(plan, Kind.RATE_LIMITED, A, [A, C]) == Move(Step.GROUP, (C,), 0.0)
+    assert (plan.attempts, budget.left(SMALL)) == (2, 9)
+
+
 def test_an_attempt_that_waited_for_a_connection_counts() -> None:
     plan, _ = make()
     fail(plan, Kind.CONNECT_ERROR, sent=False, elapsed=2.0, more=True)

@@ -373,6 +373,18 @@ async def test_a_key_that_fails_once_is_asked_again_where_no_other_is_allowed(pl
         assert [attempt.outcome for attempt in response.attempts] == ["failed", "ok"]
 
 
+async def test_a_refused_key_is_left_for_a_fallback_where_no_other_is_allowed(plugin: VirtualKeyPlugin) -> None:
+    issued = await plugin.issue("one", key_ids="k1")
+    provider, other = Simulated(["k1", "k2"]), Simulated(["k1"], name="other")
+    async with Router([provider, other], plugins=[plugin]) as to:
+        provider.add_fault("k1", Fault("status", status=429))
+        response = await to.chat("simulated/small", "x", virtual_key=issued.secret, fallbacks=["other/small"])
+        assert [(attempt.route.provider, attempt.route.key_id) for attempt in response.attempts] == [
+            ("simulated", "k1"),
+            ("other", "k1"),
+        ]
+
+
 async def test_a_failure_to_select_closes(plugin: VirtualKeyPlugin, monkeypatch: pytest.MonkeyPatch) -> None:
     issued = await plugin.issue("k", key_ids="k1")
 
