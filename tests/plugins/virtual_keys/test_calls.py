@@ -787,6 +787,13 @@ async def test_no_key_is_in_logs_errors_or_frames(plugin: VirtualKeyPlugin, capl
         assert canary[18:-6] not in shown
 
 
+def test_a_pepper_that_is_too_short_is_in_no_frame() -> None:
+    pepper = "canary-pepper"
+    with pytest.raises(ConfigError, match="has 13 bytes") as caught:
+        VirtualKeyPlugin(pepper=pepper)
+    assert pepper not in everything(caught.value)
+
+
 # -- blocking code -------------------------------------------------------------------------------------------------
 
 
