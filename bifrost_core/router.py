@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 import anyio
@@ -326,6 +326,11 @@ class Router(Operations):
             ConfigError: No such route or scope.
         """
         self._health.close(self._deployments.route(route), scope=None if scope is None else _scope(scope))
+
+    @property
+    def providers(self) -> Mapping[str, Provider]:
+        """The providers by name, those that plugins brought included."""
+        return MappingProxyType(self._deployments.providers)
 
     def health(self) -> list[RouteHealth]:
         """The state of every route of every model that calls have asked for."""

@@ -13,18 +13,25 @@ import attrs
 from bifrost_core import Principal, RouteRef, Secret, Usage
 from bifrost_core.types import message_text
 
-__all__ = ["Event", "Snapshot", "answer_text", "to_event"]
+from ._masking import masker
+
+__all__ = ["VERDICTS", "Event", "Snapshot", "answer_text", "to_event"]
 
 Event: TypeAlias = dict[str, Any]
 
 MAX_TEXT = 65_536
 """Characters kept of any one text in an event."""
+VERDICTS = "guardrail_verdicts"
+"""Where guardrails leave what they found: ``call.state["guardrail_verdicts"]``, a list of mappings or objects
+with ``rule`` (its name), ``side`` (``request`` or ``response``) and ``action`` (``block``, ``redact``, ``flag`` …).
+Nothing else of them is recorded: what a rule found is content."""
 
 _MAX_DEPTH = 8
 _MAX_MEMBERS = 256
+_MAX_NAME = 256
 
 _AttemptRow = tuple[
-    RouteRef, str | None, str | None, int | None, float | None, float | None, Usage | None, Decimal | None
+    str, RouteRef, str | None, str | None, int | None, float | None, float | None, Usage | None, Decimal | None
 ]
 
 
@@ -50,6 +57,7 @@ class Snapshot:
     attempts: list[_AttemptRow]
     metadata: dict[str, Any]
     virtual_key: Secret | None
+    verdicts: Sequence[object]
     prompt: Mapping[str, Any] | None
     answer: str | None
     content: bool
@@ -96,8 +104,9 @@ def _plain(value: object, mask: Callable[[str], str], depth: int = 0) -> object:
 
 
 def _attempt(row: _AttemptRow) -> Event:
-    route, outcome, kind, status, latency, first, usage, cost = row
+    name, route, outcome, kind, status, latency, first, usage, cost = row
     return {
+        "id": name,
         "provider": route.provider,
         "model": route.model,
         "key_id": route.key_id,
@@ -109,6 +118,18 @@ def _attempt(row: _AttemptRow) -> Event:
         "usage": _usage(usage),
         "cost": _money(cost),
     }
+
+
+def _verdict(verdict: object, mask: Callable[[str], str]) -> Event:
+    """Rule, side and action of what a guardrail found."""
+    found: Event = {}
+    for name in ("rule", "side", "action"):
+        if isinstance(verdict, Mapping):
+            value = cast("Mapping[str, object]", verdict).get(name)
+        else:
+            value = getattr(verdict, name, None)
+        found[name] = mask(value)[:_MAX_NAME] if isinstance(value, str) else None
+    return found
 
 
 def _prompt(body: Mapping[str, Any]) -> Event:
@@ -123,7 +144,7 @@ def _prompt(body: Mapping[str, Any]) -> Event:
 
 
 def to_event(snapshot: Snapshot) -> Event:
-    mask = str if snapshot.virtual_key is None else snapshot.virtual_key.mask
+    mask = masker(snapshot.virtual_key)
     principal = snapshot.principal
     event: Event = {
         "call_id": snapshot.call_id,
@@ -131,6 +152,7 @@ def to_event(snapshot: Snapshot) -> Event:
         "model": mask(snapshot.model)[:MAX_TEXT],
         "principal": None if principal is None else principal.id,
         "tenant": None if principal is None else principal.tenant,
+        "virtual_key": None if principal is None else principal.virtual_key_id,
         "outcome": snapshot.outcome,
         "kind": _name(snapshot.kind),
         "started_at": datetime.fromtimestamp(snapshot.started_at, UTC).isoformat(timespec="milliseconds"),
@@ -140,6 +162,7 @@ def to_event(snapshot: Snapshot) -> Event:
         "usage": _usage(snapshot.usage),
         "cost": _money(snapshot.cost),
         "attempts": [_attempt(row) for row in snapshot.attempts],
+        "verdicts": [_verdict(verdict, mask) for verdict in snapshot.verdicts[:_MAX_MEMBERS]],
         "metadata": _plain(snapshot.metadata, mask),
     }
     if snapshot.content:

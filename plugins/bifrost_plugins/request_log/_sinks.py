@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -14,11 +13,14 @@ from bifrost_core import ConfigError
 
 from ._events import Event
 
-__all__ = ["JsonlSink", "Sink", "SinkError", "as_sink", "to_line"]
+__all__ = ["Sink", "SinkError", "as_sink", "to_line"]
 
 
 class Sink(Protocol):
-    """Where events go. Called from one background thread, so it may block."""
+    """Where events go. Called from one background thread, so it may block.
+
+    One with a method ``close()`` is closed when the Router is; events that come later open it again.
+    """
 
     def write_events(self, events: Sequence[Event]) -> None:
         """Write events, oldest first; they belong to the sink. What it raises is logged and counted."""
@@ -33,45 +35,6 @@ def to_line(event: Mapping[str, Any]) -> str:
     """
     line = json.dumps(event, separators=(",", ":"), allow_nan=False)
     return line.replace("\x7f", "\\u007f")
-
-
-def _to_path(path: str | os.PathLike[str]) -> str:
-    return os.fspath(path)
-
-
-@attrs.define(eq=False)
-class JsonlSink:
-    """Appends events to a file, one line of JSON each.
-
-    The file is opened for each batch, so that it may be renamed or removed at any time (log
-    rotation). A new file is readable by its owner only. A line that a crash cut off is ended first.
-
-    Attributes:
-        path: Path of the file; its directory exists.
-    """
-
-    path: str = attrs.field(converter=_to_path)
-
-    def write_events(self, events: Sequence[Event]) -> None:
-        """Append all of ``events`` with one write.
-
-        Raises:
-            OSError: The file can not be opened or written.
-        """
-        data = "".join(f"{to_line(event)}\n" for event in events).encode("ascii")
-        binary: int = getattr(os, "O_BINARY", 0)  # Windows alone has it
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o600)
-        try:
-            end = os.lseek(descriptor, 0, os.SEEK_END)
-            if end:
-                os.lseek(descriptor, end - 1, os.SEEK_SET)
-                if os.read(descriptor, 1) != b"\n":
-                    data = b"\n" + data
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
 
 
 @attrs.define(eq=False)
@@ -119,4 +82,6 @@ def as_sink(sink: object) -> Sink:
         return cast("Sink", sink)
     if callable(sink):
         return _CallableSink(sink)
-    raise ConfigError(f"a sink is a JsonlSink, a callable or a logging.Logger, not {type(sink).__name__}", field="sink")
+    raise ConfigError(
+        f"a sink is a SqliteSink, a JsonlSink, a callable or a logging.Logger, not {type(sink).__name__}", field="sink"
+    )

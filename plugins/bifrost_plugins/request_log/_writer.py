@@ -74,6 +74,7 @@ class Writer:
             self._thread = None
             if batch := self._take():  # queued while the thread was ending
                 self._write(batch)
+                self._close()
             return
         with self._lock:
             left = len(self._queue)
@@ -94,6 +95,7 @@ class Writer:
                 _log.warning("request log: %d records were dropped, the sink is too slow", self.dropped - reported)
                 reported = self.dropped
             if stopping:
+                self._close()
                 return
 
     def _take(self) -> list[Snapshot]:
@@ -121,3 +123,12 @@ class Writer:
             _log.warning("request log: the sink failed for %d records (%s)", len(events), type(exc).__name__)
         self.failed += failed
         self.written += len(batch) - failed
+
+    def _close(self) -> None:
+        """Close the sink, where it has something to close."""
+        close = getattr(self.sink, "close", None)
+        if callable(close):
+            try:
+                close()
+            except Exception as exc:
+                _log.warning("request log: the sink was not closed (%s)", type(exc).__name__)

@@ -403,7 +403,7 @@ def test_a_record_after_the_end_is_written_too() -> None:
 def test_an_interpreter_that_ends_writes_what_is_left(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     program = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from test_request_log import *;"
+        "import sys; sys.path.insert(0, sys.argv[2]); from test_plugin import *;"
         "log = RequestLogPlugin(JsonlSink(sys.argv[1])); log.bifrost_call_finished(a_record(), a_call())"
     )
     subprocess.run([sys.executable, "-c", program, str(path), str(Path(__file__).parent)], check=True, timeout=60)
