@@ -151,18 +151,18 @@ def _connected(path: str) -> sqlite3.Connection:
     """A connection that only reads."""
     try:
         database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            check_version(database, path)
+            known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
+        except BaseException:
+            database.close()
+            raise
     except sqlite3.Error as exc:
-        raise ConfigError(f"{path} can not be opened ({exc})") from exc
-    database.row_factory = sqlite3.Row
-    try:
-        check_version(database, path)
-        known = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'calls'").fetchone()
-    except BaseException:
-        database.close()
-        raise
+        raise ConfigError(f"{path} can not be read as a request log ({exc})") from exc
     if known is None:
         database.close()
         raise ConfigError(f"{path} is a database without a request log; name one that a SqliteSink wrote")
+    database.row_factory = sqlite3.Row
     return database
 
 

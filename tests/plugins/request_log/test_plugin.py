@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from bifrost_plugins.request_log import Event, JsonlSink, RequestLogPlugin, plugin, to_line
+from bifrost_plugins.request_log import VERDICTS, Event, JsonlSink, RequestLogPlugin, plugin, read_events, to_line
 from bifrost_plugins.request_log import _writer as writer_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ class Slow:
         self.events += events
 
 
-def logged(*records: CallRecord, content: bool = False, call: Call | None = None) -> list[Event]:
+def logged(*records: CallRecord, content: Any = False, call: Call | None = None) -> list[Event]:
     """What reaches a sink for some records."""
     events: list[Event] = []
     log = RequestLogPlugin(events.append, content=content)
@@ -132,6 +132,7 @@ def test_an_event_says_how_the_call_went() -> None:
         "model": "simulated/small",
         "principal": "alice",
         "tenant": "acme",
+        "virtual_key": None,
         "outcome": "ok",
         "kind": None,
         "started_at": "2026-01-01T00:00:00.250+00:00",
@@ -142,6 +143,7 @@ def test_an_event_says_how_the_call_went() -> None:
         "cost": "0.0000001",
         "attempts": [
             {
+                "id": "a1",
                 "provider": "simulated",
                 "model": "small",
                 "key_id": "k1",
@@ -154,6 +156,7 @@ def test_an_event_says_how_the_call_went() -> None:
                 "cost": None,
             },
             {
+                "id": "a2",
                 "provider": "simulated",
                 "model": "small",
                 "key_id": "k2",
@@ -166,6 +169,7 @@ def test_an_event_says_how_the_call_went() -> None:
                 "cost": "0.0000001",
             },
         ],
+        "verdicts": [],
         "metadata": {"feature": "search", "n": 3},
     }
 
@@ -177,6 +181,64 @@ def test_words_are_recorded_only_when_asked_for() -> None:
     assert "the answer" not in str(without)
     assert with_content["prompt"] == {"messages": [{"role": "user", "content": "the question"}]}
     assert with_content["answer"] == "the answer"
+
+
+def of_tenant(name: str | None) -> Call:
+    return a_call(principal=Principal(id="alice", tenant=name))
+
+
+@pytest.mark.parametrize(
+    ("content", "tenant", "kept"),
+    [
+        (True, None, True),
+        ({"acme": True}, "acme", True),
+        ({"acme": True}, "umbrella", False),
+        ({"acme": True}, None, False),
+        ({"acme": False}, "acme", False),
+        (lambda call: call.principal.tenant == "acme", "acme", True),
+        (lambda call: call.principal.tenant == "acme", "umbrella", False),
+        (lambda call: 1 / 0, "acme", False),
+    ],
+    ids=["all", "named", "another", "nobody", "denied", "by a function", "not by it", "a failing function"],
+)
+def test_words_are_recorded_by_tenant(content: Any, tenant: str | None, *, kept: bool) -> None:
+    (event,) = logged(a_record(), content=content, call=of_tenant(tenant))
+    assert ("prompt" in event, "answer" in event) == (kept, kept)
+
+
+def test_what_guardrails_found_is_recorded_without_what_it_was() -> None:
+    class Verdict:
+        rule, side, action, text = "e-mail", "response", "redact", "a@b.example"
+
+    call = a_call(virtual_key=Secret(SECRET))
+    call.state[VERDICTS] = [{"rule": SECRET, "side": "request", "action": "flag", "match": "the word"}, Verdict(), None]
+    (event,) = logged(a_record(), call=call)
+    assert event["verdicts"] == [
+        {"rule": "Secret(…cdef)", "side": "request", "action": "flag"},
+        {"rule": "e-mail", "side": "response", "action": "redact"},
+        {"rule": None, "side": None, "action": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        "sk-proj-0123456789abcdefghij",
+        "AKIAIOSFODNN7EXAMPLE",
+        "AIza" + "x" * 35,
+        "ghp_" + "a" * 36,
+        "xoxb-123456789012-abcdef",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----",
+    ],
+    ids=["provider", "aws", "google", "github", "slack", "jwt", "pem"],
+)
+def test_what_looks_like_a_credential_is_masked(credential: str) -> None:
+    call = a_call()
+    call.request = call.request.with_body(messages=[{"role": "user", "content": f"use {credential} please"}])
+    (event,) = logged(a_record(metadata={"note": credential}), content=True, call=call)
+    assert event["prompt"]["messages"][0]["content"] == "use [credential] please"
+    assert event["metadata"] == {"note": "[credential]"}
 
 
 def test_the_words_behind_the_guardrails_are_recorded() -> None:
@@ -287,6 +349,28 @@ def test_a_rotated_file_is_begun_anew(tmp_path: Path) -> None:
     path.rename(tmp_path / "requests.1.jsonl")
     sink.write_events([{"n": 2}])
     assert path.read_text() == '{"n":2}\n'
+
+
+def test_a_file_that_is_full_is_moved_aside_and_the_oldest_goes(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    sink = JsonlSink(path, max_bytes=20, keep=2)
+    sink.write_events([{"n": number} for number in range(7)])  # 8 bytes each, line break included: two a file
+    sink.write_events([{"n": 7}])
+    sink.write_events([{"long": "x" * 50}])  # a line of its own, however long
+    sink.write_events([{"n": 8}])
+    files = {each.name: each.read_text().split() for each in tmp_path.iterdir()}
+    assert files == {
+        "requests.jsonl": ['{"n":8}'],
+        "requests.jsonl.1": [f'{{"long":"{"x" * 50}"}}'],
+        "requests.jsonl.2": ['{"n":6}', '{"n":7}'],
+    }
+    assert stat.S_IMODE((tmp_path / "requests.jsonl").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"max_bytes": 1, "keep": 0}], ids=["no bytes", "no files"])
+def test_limits_of_a_file_that_are_none_are_refused(options: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        JsonlSink(tmp_path / "requests.jsonl", **options)
 
 
 def test_a_logger_gets_one_record_per_event(caplog: pytest.LogCaptureFixture) -> None:
@@ -416,7 +500,7 @@ def test_an_interpreter_that_ends_writes_what_is_left(tmp_path: Path) -> None:
 async def test_a_router_logs_every_call_once_and_flushes_when_it_closes(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     provider = Simulated(
-        [SimulatedKey("good"), SimulatedKey("bad", faults=Fault("status", status=401))],
+        [SimulatedKey("k", faults=Fault("status", last=1))],
         prices={"small": Price(input="1", output="2")},
     )
     log = RequestLogPlugin(JsonlSink(path))
@@ -432,7 +516,7 @@ async def test_a_router_logs_every_call_once_and_flushes_when_it_closes(tmp_path
     assert [event["call_id"] for event in events[:4]] == [reply.call_id for reply in replies]
     assert [event["cost"] for event in events[:4]] == [format(reply.cost or 0, "f") for reply in replies]
     assert [event["metadata"] for event in events[:4]] == [{"n": n} for n in range(4)]
-    assert any(attempt["kind"] == "auth" for event in events for attempt in event["attempts"])
+    assert [attempt["outcome"] for attempt in events[0]["attempts"]] == ["failed", "ok"]
     assert "hello" not in path.read_text()
     assert log.failed == 0
 
@@ -449,6 +533,32 @@ async def test_a_cancelled_call_is_logged(tmp_path: Path) -> None:
     (event,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert event["outcome"] == "cancelled"
     assert [attempt["outcome"] for attempt in event["attempts"]] == ["cancelled"]
+
+
+def test_a_sink_is_closed_with_the_router_and_opened_again() -> None:
+    class Closing(Slow):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    sink = Closing()
+    sink.go.set()
+    log = RequestLogPlugin(sink)
+    for _ in range(2):
+        log.bifrost_call_finished(a_record(), a_call())
+        log._writer.stop()
+    assert (len(sink.events), sink.closed) == (2, 2)
+
+
+def test_a_configuration_chooses_where_the_log_is(tmp_path: Path) -> None:
+    db, file = tmp_path / "log.db", tmp_path / "log.jsonl"
+    for log in (plugin(db=db), plugin(file=file)):
+        log.bifrost_call_finished(a_record(), a_call())
+        log._writer.stop()
+    assert [[event["call_id"] for event in read_events(path)] for path in (db, file)] == [["c1"], ["c1"]]
+    with pytest.raises(ConfigError):
+        plugin(db=db, file=file)
 
 
 def test_it_is_found_by_its_name() -> None:
