@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from bifrost_core import Call, CallRecord, ConfigError, hookimpl
 
-from ._events import VERDICTS, Event, Snapshot, answer_text
+from ._events import Event, Snapshot, answer_text, verdicts_of
 from ._jsonl import JsonlSink
 from ._sinks import Sink, as_sink, to_line
 from ._sqlite import SqliteSink
@@ -25,7 +25,6 @@ from .exports import export
 from .queries import Query, read_events
 
 __all__ = [
-    "VERDICTS",
     "Event",
     "JsonlSink",
     "Query",
@@ -48,7 +47,7 @@ class RequestLogPlugin:
     ``outcome, kind, started_at`` (ISO 8601, UTC), ``latency, time_to_first_token`` (seconds), ``cached,
     usage`` (the counts that are not zero), ``cost`` (USD as a decimal string, None where unknown),
     ``attempts`` (each with ``id, provider, model, key_id, outcome, kind, status, latency,
-    time_to_first_token, usage, cost``), ``verdicts`` (what guardrails found: ``rule, side, action``) and
+    time_to_first_token, usage, cost``), ``verdicts`` (what guardrails found: ``plugin, rule, side, action, label, count``) and
     ``metadata``; with ``content`` also ``prompt`` (the texts of the request) and ``answer`` (the text of
     the first choice), as they stand behind the guardrails. What looks like a credential is masked, and
     of each text at most 65,536 characters are kept.
@@ -115,7 +114,7 @@ class RequestLogPlugin:
                 ],
                 dict(record.metadata),
                 call.virtual_key,
-                tuple(call.state.get(VERDICTS, ())),
+                verdicts_of(call),
                 call.request.body if content else None,
                 answer_text(record.response) if content else None,
                 content,

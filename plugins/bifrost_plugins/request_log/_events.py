@@ -10,21 +10,17 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
-from bifrost_core import Principal, RouteRef, Secret, Usage
+from bifrost_core import Call, Principal, RouteRef, Secret, Usage
 from bifrost_core.types import message_text
 
 from ._masking import masker
 
-__all__ = ["VERDICTS", "Event", "Snapshot", "answer_text", "to_event"]
+__all__ = ["Event", "Snapshot", "answer_text", "to_event", "verdicts_of"]
 
 Event: TypeAlias = dict[str, Any]
 
 MAX_TEXT = 65_536
 """Characters kept of any one text in an event."""
-VERDICTS = "guardrail_verdicts"
-"""Where guardrails leave what they found: ``call.state["guardrail_verdicts"]``, a list of mappings or objects
-with ``rule`` (its name), ``side`` (``request`` or ``response``) and ``action`` (``block``, ``redact``, ``flag`` …).
-Nothing else of them is recorded: what a rule found is content."""
 
 _MAX_DEPTH = 8
 _MAX_MEMBERS = 256
@@ -121,14 +117,13 @@ def _attempt(row: _AttemptRow) -> Event:
 
 
 def _verdict(verdict: object, mask: Callable[[str], str]) -> Event:
-    """Rule, side and action of what a guardrail found."""
+    """What a guardrail found, in names alone: what it was is content."""
     found: Event = {}
-    for name in ("rule", "side", "action"):
-        if isinstance(verdict, Mapping):
-            value = cast("Mapping[str, object]", verdict).get(name)
-        else:
-            value = getattr(verdict, name, None)
+    for name in ("plugin", "rule", "side", "action", "label"):
+        value = getattr(verdict, name, None)
         found[name] = mask(value)[:_MAX_NAME] if isinstance(value, str) else None
+    count = getattr(verdict, "count", None)
+    found["count"] = count if isinstance(count, int) else 1
     return found
 
 
@@ -178,3 +173,13 @@ def answer_text(response: object) -> str | None:
         if isinstance(text, str):
             return text
     return None
+
+
+def verdicts_of(call: Call) -> list[object]:
+    """What guardrails found in a call: what any plugin keeps as ``verdicts`` of its state for the call."""
+    found: list[object] = []
+    for state in call.state.values():
+        verdicts: object = getattr(state, "verdicts", None)
+        if isinstance(verdicts, (list, tuple)):
+            found += cast("Sequence[object]", verdicts)
+    return found

@@ -62,9 +62,45 @@ def test_a_call_is_a_line(db: Path) -> None:
         "call_id",
     ]
     assert [line.split() for line in lines[:3]] == [
-        "2026-01-01T12:00:00.000 ok mistral/mistral-small-latest acme 0.500 s 3+5 $0.0000025 1 - c0".split(),
-        "2026-01-01T12:01:00.000 failed mistral/mistral-large-latest acme 0.500 s 3+5 - 1 rate_limited c60".split(),
-        "2026-01-01T12:02:00.000 ok mistral/mistral-small-latest umbrella 0.500 s 3+5 cached 0 - c120".split(),
+        [
+            "2026-01-01T12:00:00.000",
+            "ok",
+            "mistral/mistral-small-latest",
+            "acme",
+            "0.500",
+            "s",
+            "3+5",
+            "$0.0000025",
+            "1",
+            "-",
+            "c0",
+        ],
+        [
+            "2026-01-01T12:01:00.000",
+            "failed",
+            "mistral/mistral-large-latest",
+            "acme",
+            "0.500",
+            "s",
+            "3+5",
+            "-",
+            "1",
+            "rate_limited",
+            "c60",
+        ],
+        [
+            "2026-01-01T12:02:00.000",
+            "ok",
+            "mistral/mistral-small-latest",
+            "umbrella",
+            "0.500",
+            "s",
+            "3+5",
+            "cached",
+            "0",
+            "-",
+            "c120",
+        ],
     ]
     assert len(lines) == 4
     assert lines[3].isprintable()

@@ -17,8 +17,9 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import attrs
 import pytest
-from bifrost_plugins.request_log import VERDICTS, Event, JsonlSink, RequestLogPlugin, plugin, read_events, to_line
+from bifrost_plugins.request_log import Event, JsonlSink, RequestLogPlugin, plugin, read_events, to_line
 from bifrost_plugins.request_log import _writer as writer_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,17 +207,31 @@ def test_words_are_recorded_by_tenant(content: Any, tenant: str | None, *, kept:
     assert ("prompt" in event, "answer" in event) == (kept, kept)
 
 
-def test_what_guardrails_found_is_recorded_without_what_it_was() -> None:
-    class Verdict:
-        rule, side, action, text = "e-mail", "response", "redact", "a@b.example"
+@attrs.frozen
+class Verdict:
+    rule: Any
+    side: str = "input"
+    action: str = "flag"
+    label: str = "email"
+    count: int = 2
+    plugin: str = "house rules"
+    text: str = "a@b.example"
 
+
+@attrs.frozen
+class Found:
+    verdicts: list[Any]
+
+
+def test_what_guardrails_found_is_recorded_without_what_it_was() -> None:
     call = a_call(virtual_key=Secret(SECRET))
-    call.state[VERDICTS] = [{"rule": SECRET, "side": "request", "action": "flag", "match": "the word"}, Verdict(), None]
+    call.state |= {"one": Found([Verdict("addresses"), Verdict(SECRET)]), "two": object(), "three": Found([None])}
     (event,) = logged(a_record(), call=call)
+    rest = {"plugin": "house rules", "side": "input", "action": "flag", "label": "email", "count": 2}
     assert event["verdicts"] == [
-        {"rule": "Secret(…cdef)", "side": "request", "action": "flag"},
-        {"rule": "e-mail", "side": "response", "action": "redact"},
-        {"rule": None, "side": None, "action": None},
+        {"rule": "addresses", **rest},
+        {"rule": "Secret(…cdef)", **rest},
+        {"plugin": None, "rule": None, "side": None, "action": None, "label": None, "count": 1},
     ]
 
 

@@ -22,8 +22,8 @@ NOON = 1_767_268_800.0
 DAY = 86_400
 
 
-def ids(path: Path, query: Query = Query()) -> list[str]:
-    return [event["call_id"] for event in read_events(path, query)]
+def ids(path: Path) -> list[str]:
+    return [event["call_id"] for event in read_events(path)]
 
 
 @pytest.fixture
