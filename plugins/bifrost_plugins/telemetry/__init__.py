@@ -23,7 +23,15 @@ except ImportError as exc:
 from . import conventions as names
 from ._labels import Names
 from ._metrics import Metrics
-from ._spans import Server, attempt_attributes, end_attributes, first_attributes, request_attributes, server_of
+from ._spans import (
+    Attributes,
+    Server,
+    attempt_attributes,
+    end_attributes,
+    first_attributes,
+    request_attributes,
+    server_of,
+)
 
 __all__ = ["Label", "TelemetryPlugin", "plugin"]
 
@@ -89,7 +97,9 @@ class TelemetryPlugin:
         self._legacy = legacy_names
         self._servers: dict[str, Server | None] = {}
         self._health: dict[Any, tuple[float, list[RouteHealth]]] = {}
+        self._max_series = max_series
         self._models = Names(max_series)
+        self._starts: dict[tuple[str, str], tuple[str, Attributes]] = {}  # of spans of models that are known
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
         meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
         self._metrics = Metrics(meter, self._models, list(dict.fromkeys(labels)), max_series, self._routes)
@@ -161,15 +171,17 @@ class TelemetryPlugin:
         span.end()
 
     def _begin(self, call: Call, start: int | None) -> trace.Span:
-        asked, _, model = call.request.model.partition("/")
-        span = self._tracer.start_span(
-            _span_name(call, self._models.model(asked, model)),
-            kind=trace.SpanKind.CLIENT,
-            attributes=first_attributes(call, self._provider(asked)),
-            start_time=start,
-        )
+        name = (call.operation, call.request.model)
+        begin = self._starts.get(name)
+        if begin is None:
+            asked, _, model = call.request.model.partition("/")
+            label = self._models.model(asked, model)
+            begin = _span_name(call, label), first_attributes(call, self._provider(asked))
+            if label != names.OTHER and len(self._starts) < self._max_series:
+                self._starts[name] = begin
+        span = self._tracer.start_span(begin[0], kind=trace.SpanKind.CLIENT, attributes=begin[1], start_time=start)
         if span.is_recording():
-            span.set_attributes(request_attributes(call, self._servers.get(asked)))
+            span.set_attributes(request_attributes(call, self._servers.get(call.request.model.partition("/")[0])))
         return span
 
     def _provider(self, name: str) -> str:

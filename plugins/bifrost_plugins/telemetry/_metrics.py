@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import attrs
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from bifrost_core import Attempt, Call, CallRecord, RouteHealth
+from bifrost_core import Attempt, Call, CallRecord, Principal, RouteHealth
 
 from . import conventions as names
 from ._labels import Labels, Names, Series, name
@@ -24,7 +26,21 @@ _OPEN = frozenset(
         *names.PRINCIPAL.values(),
     }
 )
+_FIELDS = {"principal": "id", "virtual_key": "virtual_key_id"}
 _HEALTH = {"closed": 1.0, "half_open": 0.5, "open": 0.0}
+
+
+@attrs.frozen(eq=False)
+class _CallLabels:
+    """The labels of one kind of call, by metric: a call looks up one of these in place of seven."""
+
+    duration: Labels
+    calls: Labels
+    first: Labels
+    input: Labels
+    output: Labels
+    cost: Labels
+    retries: Labels
 
 
 class Metrics:
@@ -48,6 +64,9 @@ class Metrics:
     ) -> None:
         self._known = known
         self._principal = tuple(labels)
+        self._nobody: tuple[str | None, ...] = (None,) * len(self._principal)
+        self._limit = limit
+        self._call_labels: dict[tuple[Any, ...], _CallLabels] = {}
         self._health = health
         of_principal = [names.PRINCIPAL[label] for label in labels]
         operation = [names.OPERATION_NAME, names.PROVIDER_NAME, names.REQUEST_MODEL]
@@ -133,35 +152,49 @@ class Metrics:
             model: Its model's name as a label.
             error: What failed, as a label.
         """
-        operation = names.operation_name(record.operation)
-        who = [self._who(record, label) for label in self._principal]
-        answering = self._known.answering(record)
-        self._duration.record(
-            record.latency, self._duration_series.labels(operation, provider, model, answering, error, *who)
-        )
-        self._calls.add(
-            1, self._call_series.labels(operation, provider, model, record.outcome, bool(record.cached), *who)
-        )
-        if record.time_to_first_token is not None:
-            labels = self._first_series.labels(operation, provider, model, answering, *who)
-            self._first.record(record.time_to_first_token, labels)
-        for kind, count in (("input", record.usage.input_tokens), ("output", record.usage.output_tokens)):
-            if count:
-                labels = self._token_series.labels(operation, provider, model, answering, kind, *who)
-                self._tokens.record(count, labels)
-        if record.cost:
-            self._cost.add(float(record.cost), self._cost_series.labels(operation, provider, model, *who))
-        if len(record.attempts) > 1:
-            labels = self._retry_series.labels(operation, provider, model, *who)
-            self._retries.add(len(record.attempts) - 1, labels)
-
-    def _who(self, record: CallRecord, label: str) -> str | None:
         principal = record.principal
-        if principal is None:
-            return None
-        field = {"principal": "id", "virtual_key": "virtual_key_id"}.get(label, label)
-        value: str | None = getattr(principal, field)
-        return None if value is None else name(value)
+        who = tuple([_of(principal, label) for label in self._principal]) if principal else self._nobody
+        answering = self._known.answering(record)
+        key = (record.operation, provider, model, answering, error, record.outcome, record.cached, who)
+        labels = self._call_labels.get(key)
+        if labels is None:
+            labels = self._labels_of(record, provider, model, answering, error, who)
+            if len(self._call_labels) < self._limit:
+                self._call_labels[key] = labels
+        self._duration.record(record.latency, labels.duration)
+        self._calls.add(1, labels.calls)
+        usage = record.usage
+        if record.time_to_first_token is not None:
+            self._first.record(record.time_to_first_token, labels.first)
+        if usage.input_tokens:
+            self._tokens.record(usage.input_tokens, labels.input)
+        if usage.output_tokens:
+            self._tokens.record(usage.output_tokens, labels.output)
+        if record.cost:
+            self._cost.add(float(record.cost), labels.cost)
+        if len(record.attempts) > 1:
+            self._retries.add(len(record.attempts) - 1, labels.retries)
+
+    def _labels_of(
+        self,
+        record: CallRecord,
+        provider: str,
+        model: str,
+        answering: str | None,
+        error: str | None,
+        who: tuple[str | None, ...],
+    ) -> _CallLabels:
+        asked = (names.operation_name(record.operation), provider, model)
+        answered = (*asked, answering)
+        return _CallLabels(
+            duration=self._duration_series.labels(*answered, error, *who),
+            calls=self._call_series.labels(*asked, record.outcome, bool(record.cached), *who),
+            first=self._first_series.labels(*answered, *who),
+            input=self._token_series.labels(*answered, "input", *who),
+            output=self._token_series.labels(*answered, "output", *who),
+            cost=self._cost_series.labels(*asked, *who),
+            retries=self._retry_series.labels(*asked, *who),
+        )
 
     def _observe(self, options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG002 # given to every callback
         worst: dict[int, tuple[Labels, float]] = {}
@@ -172,3 +205,9 @@ class Metrics:
             _, before = worst.get(id(labels), (labels, 1.0))
             worst[id(labels)] = labels, min(before, _HEALTH[each.state])
         return [Observation(value, labels) for labels, value in worst.values()]
+
+
+def _of(principal: Principal, label: str) -> str | None:
+    """What of the principal a label says."""
+    value: str | None = getattr(principal, _FIELDS.get(label, label))
+    return None if value is None else name(value)

@@ -91,6 +91,7 @@ OTHER: Final = "other"
 """What stands for the values that a metric has no room for."""
 
 _OPERATIONS: Final[Mapping[Operation, str]] = {
+    **{operation: str(operation) for operation in Operation},
     Operation.RESPONSES: "chat",
     Operation.FIM: "text_completion",
 }
@@ -99,7 +100,7 @@ _PROVIDERS: Final[Mapping[str, str]] = {"mistral": "mistral_ai"}
 
 def operation_name(operation: Operation) -> str:
     """An operation's name in the conventions; its own where they have none."""
-    return _OPERATIONS.get(operation, str(operation))
+    return _OPERATIONS[operation]
 
 
 def provider_name(provider: str) -> str:
