@@ -189,6 +189,7 @@ class SqliteSink:
         database.execute("PRAGMA journal_mode = WAL").fetchone()
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA foreign_keys = ON")
+        database.execute("PRAGMA secure_delete = ON").fetchone()  # what is deleted is not left in the file
         with database:
             database.execute("BEGIN IMMEDIATE")  # two processes may find it new at the same time
             version = check_version(database, self.path)

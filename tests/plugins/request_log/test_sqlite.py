@@ -82,7 +82,9 @@ def test_a_question_about_one_column_is_answered_from_an_index(path: Path, an_ev
 def test_what_is_older_than_the_retention_is_deleted_with_its_words(path: Path, an_event: Any) -> None:
     clock = FakeClock(wall=NOON)
     sink = SqliteSink(path, retention_days=7, clock=clock)
-    sink.write_events([an_event(0, prompt=None, answer="old"), an_event(3 * DAY, prompt=None, answer="young")])
+    sink.write_events(
+        [an_event(0, prompt=None, answer="the old answer"), an_event(3 * DAY, prompt=None, answer="young")]
+    )
     assert ids(path) == ["c0", f"c{3 * DAY}"]
     clock.advance(8 * DAY)
     sink.write_events([an_event(8 * DAY)])
@@ -90,6 +92,7 @@ def test_what_is_older_than_the_retention_is_deleted_with_its_words(path: Path, 
     sink.close()
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT answer FROM contents").fetchall() == [("young",)]
+    assert b"the old answer" not in b"".join(each.read_bytes() for each in path.parent.iterdir())
 
 
 def test_only_the_newest_rows_stay_and_their_pages_are_given_back(path: Path, an_event: Any) -> None:
