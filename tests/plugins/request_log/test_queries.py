@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -114,6 +116,14 @@ def test_what_is_no_log_is_said_to_be_none(tmp_path: Path, content: bytes | None
         list(read_events(path))
 
 
+def test_a_database_of_something_else_is_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE things (id INTEGER)")
+    with pytest.raises(ConfigError, match="without a request log"):
+        list(read_events(path))
+
+
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ConfigError):
         Query(limit=0)
@@ -166,6 +176,19 @@ def test_a_file_is_followed_across_its_ends(tmp_path: Path, an_event: Any) -> No
     )
     found = [event["call_id"] for event in follow(path, Query(), wait)]
     assert found == [f"c{number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("end", ["removed", "emptied"])
+def test_a_file_that_somebody_else_ends_is_followed_in_its_successor(tmp_path: Path, an_event: Any, end: str) -> None:
+    path = tmp_path / "log.jsonl"
+    sink = JsonlSink(path)
+    sink.write_events([an_event(0), an_event(1)])
+    wait = steps(
+        path.unlink if end == "removed" else lambda: path.write_bytes(b""),
+        lambda: sink.write_events([an_event(2)]),
+        lambda: sink.write_events([an_event(3)]),
+    )
+    assert [event["call_id"] for event in follow(path, Query(), wait)] == ["c0", "c1", "c2", "c3"]
 
 
 # -- exported ------------------------------------------------------------------------------------------------------
