@@ -629,7 +629,7 @@ class Run:
         """How long a plain attempt may take: half of what remains while another deployment is left to try."""
         if self.timeout.attempt is not None:
             return self.timeout.attempt
-        left = self._time_left()
+        left = max(self._time_left(), MIN_ATTEMPT)  # what is less ends with the call, by its own scope
         return None if left == math.inf else left / 2 if more else left
 
     def _note_quotas(self, flight: Flight, headers: Mapping[str, str]) -> None:

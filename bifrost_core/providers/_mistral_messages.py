@@ -147,6 +147,8 @@ def _part(path: str, part: Any, reporter: Reporter) -> Any:
     if not isinstance(part, Mapping):
         raise reporter.invalid(f"{path} is neither text nor an object")
     kind = part.get("type", "text" if "text" in part else None)
+    if not isinstance(kind, str):
+        raise reporter.invalid(f"{path}.type is no text")
     if kind == "refusal":
         return {"type": "text", "text": part.get("refusal") or ""}
     if kind == "redacted_thinking":  # sealed by the provider that wrote it: nobody else can read it
@@ -157,7 +159,7 @@ def _part(path: str, part: Any, reporter: Reporter) -> Any:
     if kind == "file" and isinstance(file := part.get("file"), Mapping):
         part = _file(f"{path}.file", file, reporter)
         kind = part["type"]
-    allowed = _PARTS.get(kind) if isinstance(kind, str) else None
+    allowed = _PARTS.get(kind)
     if allowed is None:
         raise reporter.unsupported(f"{path}.type", f"it is {', '.join(_PARTS)}, or one of OpenAI's refusal and file")
     if part.keys() != allowed:
