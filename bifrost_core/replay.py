@@ -144,7 +144,11 @@ def as_delivered(response: Response, delivered: Iterable[Chunk]) -> Response:
 def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk]) -> ResponsesResponse:
     events = ResponseEvents(call_id=response.id.removeprefix("resp_"))
     events.feed(delivered)
-    events.finish(response)
+    # A call that was cut off is in the answer and in no chunk: no filter has seen it, so nobody gets it.
+    seen = [
+        item for item in response.output if item.get("type") != "function_call" or item.get("status") != "incomplete"
+    ]
+    events.finish(attrs.evolve(response, output=seen))
     told = events.response
     if told is None or told.output == response.output:
         return response
@@ -184,9 +188,8 @@ def chat_as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> Cha
 def _retold(choice: Choice, told: _Told) -> Choice:
     text, reasoning = "".join(told.text), "".join(told.reasoning) or None
     calls = tuple(told.tool_calls)
-    # A call that was cut off is in the answer and in no chunk: nothing to take away from it.
-    cut = tuple(call for call in choice.tool_calls if not _is_json(call))
-    if text == choice.text and reasoning == choice.reasoning and calls + cut == choice.tool_calls:
+    # A call that was cut off is in the answer and in no chunk: no filter has seen it, so nobody gets it.
+    if text == choice.text and reasoning == choice.reasoning and calls == choice.tool_calls:
         return choice
     return Choice(
         index=choice.index,
@@ -207,11 +210,3 @@ def _message(text: str, reasoning: str | None, calls: Iterable[ToolCall]) -> Jso
     if sent := [call.to_openai() for call in calls]:
         message["tool_calls"] = sent
     return message
-
-
-def _is_json(call: ToolCall) -> bool:
-    try:
-        call.parsed()
-    except ValueError:
-        return False
-    return True
