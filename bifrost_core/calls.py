@@ -115,6 +115,8 @@ class CallRecord:
         latency: Seconds from start to end.
         time_to_first_token: Seconds to the first content, streams only.
         metadata: What the caller passed.
+        rewritten: What plugins changed: ``request`` (phase 3), ``response`` (phases 8 and 9); ``recovered``: they made
+            the answer of an error (phase 10).
     """
 
     call_id: str
@@ -133,3 +135,4 @@ class CallRecord:
     latency: float
     time_to_first_token: float | None
     metadata: Mapping[str, Any] = attrs.field(repr=False)
+    rewritten: frozenset[str] = frozenset()

@@ -38,8 +38,8 @@ class Operations(ABC):
     All take the options of a call by keyword: ``virtual_key`` (who calls, for the authentication plugins; never
     sent to a provider), ``fallbacks`` (models to try, in order, when ``model`` can not answer; wins over the
     Router's), ``timeout`` (seconds for the whole call, or a ``Timeout``), ``metadata`` (for plugins and logs; not
-    sent), and among ``params`` ``session``, ``cache``, ``effects``, ``extra_body``, and on streams ``resume`` and
-    ``drain``. All other ``params`` are fields of the OpenAI shape or the provider's own.
+    sent), and among ``params`` ``session``, ``cache`` (how cached answers are used: see ``cache_options.py``),
+    ``effects``, ``extra_body``, and on streams ``resume`` and ``drain``. All other ``params`` are fields of the OpenAI shape or the provider's own.
 
     All raise ``CallError``, any way in which a call can fail (see ``errors.py``), and ``ConfigError`` for arguments
     that no provider could take.

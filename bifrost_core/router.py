@@ -16,6 +16,7 @@ import attrs
 
 from . import requests
 from .balancing import Balancer, LatencyWeighted
+from .cache_options import cache_option
 from .calls import Call
 from .catalog import Catalog
 from .clocks import Clock, SystemClock
@@ -475,5 +476,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in STREAM_OPTIONS:
             raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(CALL_OPTIONS))}", field=name)
+        if name == "cache":
+            cache_option(value)
         if name == "drain" and value:
             raise ConfigError(f"{name}=True is not available in this version", field=name)

@@ -18,6 +18,7 @@ import anyio
 import attrs
 
 from .attempts import Attempt
+from .cache_options import CacheMode, cache_option
 from .calls import Call, CallRecord
 from .catalog import Catalog
 from .clocks import Clock
@@ -142,6 +143,7 @@ class Run:
         # No work but help for it: costs nothing, and says nothing about the health of routes.
         self._is_helper = call.operation is Operation.MODELS
         self._last_error: CallError | None = None
+        self._rewritten: set[str] = set()  # what plugins changed, see ``CallRecord``
         # The call's own time only: a scope of the caller's that ends earlier ends the call as a scope does.
         total = timeout.total_for(stream=call.request.stream)
         self._own_deadline = math.inf if total is None else anyio.current_time() + total
@@ -223,8 +225,22 @@ class Run:
             self._phase = "hook:bifrost_cached_response"
             cached = await hooks.cached_response(call.request, call)
             if cached is not None:
-                cached = attrs.evolve(cached, cached=True, cost=Decimal(0), attempts=(), call_id=call.id)
+                cached = attrs.evolve(
+                    cached,
+                    cached=True,
+                    cost=Decimal(0),
+                    attempts=(),
+                    latency=self.machinery.clock() - self._started,
+                    time_to_first_token=None,
+                    call_id=call.id,
+                )
                 return await self._guarded_cached(cached)
+        if call.options and cache_option(call.options.get("cache")).mode is CacheMode.ONLY:
+            # Here and not in a plugin, so that it holds without a cache and when the cache fails, too. 504 as in HTTP:
+            # https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.7 (only-if-cached)
+            raise RefusedError(
+                'no cached answer, and cache="only" asks no provider; leave it out to ask one', http_status=504
+            )
         return await self._guarded(await self._attempts())
 
     async def _authenticate(self) -> None:
@@ -268,6 +284,7 @@ class Run:
         after = await hooks.guard_request(before, call)
         if after is before:
             return
+        self._rewritten.add("request")
         call.request = self._shaped(after)
         if call.request.model != before.model and hooks.authorize is not None:
             await hooks.authorize(call.request, call)
@@ -282,7 +299,13 @@ class Run:
         if guard is None:
             return response
         self._phase = "hook:bifrost_guard_response"
-        return await guard(response, self.call)
+        return self._seen(response, await guard(response, self.call))
+
+    def _seen(self, before: Response, after: Response) -> Response:
+        """The answer that plugins gave back; notes whether they changed it."""
+        if after is not before:
+            self._rewritten.add("response")
+        return after
 
     # -- the chain of deployments ---------------------------------------------------------------
 
@@ -796,6 +819,7 @@ class Run:
                 recovered = await hooks.recover(error, call)
                 if recovered is not None:
                     self.failure = None
+                    self._rewritten.add("recovered")
                     self.response = self._echoed(self._stamped(recovered))
                     await self._recovered(self.response)
         if hooks.call_finished is not None:
@@ -869,6 +893,7 @@ class Run:
             latency=self.machinery.clock() - self._started,
             time_to_first_token=None if first is None else first - self._started,
             metadata=call.metadata,
+            rewritten=frozenset(self._rewritten),
         )
 
 

@@ -109,7 +109,7 @@ class StreamRun(Run):
             # The filters first, then the whole answer, and only then a word of it to the reader.
             response = await self._end(response)
             self._phase = "hook:bifrost_guard_response"
-            guarded = await hooks.guard_stream(response, self.call)
+            guarded = self._seen(response, await hooks.guard_stream(response, self.call))
             held, self._held = self._held, None
             await self._hand_out(held if guarded is response else chunks_of(guarded))
             return guarded
@@ -122,13 +122,13 @@ class StreamRun(Run):
         if self._filters is not None:
             chunks = [out for chunk in chunks for out in self._filters.feed(chunk)] + self._filters.finish()
         await self._hand_out(chunks)
-        return response if self._delivered is None else as_delivered(response, self._delivered)
+        return response if self._delivered is None else self._seen(response, as_delivered(response, self._delivered))
 
     async def _replay(self, response: Response, filters: FilterChain | None) -> Response:
         chunks = chunks_of(response)
         if filters is not None:
             chunks = [out for chunk in chunks for out in filters.feed(chunk)] + filters.finish()
-            response = as_delivered(response, chunks)
+            response = self._seen(response, as_delivered(response, chunks))
         await self._hand_out(chunks)
         return response
 

@@ -16,7 +16,7 @@ PLUGINS = ROOT / "plugins" / "bifrost_plugins"
 # From the ground up. A module or sub-package imports what stands below it, and inside a sub-package its siblings.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_errors", "kinds", "clocks", "media", "roots", "limiter"}),
-    frozenset({"bodies", "keys", "timeouts", "decompression", "docstrings"}),
+    frozenset({"bodies", "cache_options", "keys", "timeouts", "decompression", "docstrings"}),
     frozenset({"types", "wire"}),
     frozenset({"prices"}),
     frozenset({"estimates"}),
