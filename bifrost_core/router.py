@@ -120,6 +120,7 @@ class Router(Operations):
             clock=self._clock,
             rng=self._rng,
             fallbacks=self._named_fallbacks(fallbacks or {}),
+            timeout=self._timeout,
         )
         self._running: set[Run] = set()
         self._loop: object = None

@@ -75,6 +75,7 @@ class Machinery:
     clock: Clock
     rng: random.Random
     fallbacks: Mapping[str, tuple[str, ...]]
+    timeout: Timeout  # the Router's own
 
 
 @attrs.define(eq=False)
@@ -148,6 +149,7 @@ class Run:
         total = timeout.total_for(stream=call.request.stream)
         self._own_deadline = math.inf if total is None else anyio.current_time() + total
         self._scope = anyio.CancelScope(deadline=self._own_deadline)
+        self._allowed = call.deadline - anyio.current_time()
         self._stopped = False
         self._ways: list[tuple[Route, ...]] = []  # the routes of each deployment of the call's chain
         self._phase = "total"
@@ -701,6 +703,8 @@ class Run:
             _note_times(flight, stream=self.call.request.stream)
         # What breaks a stream says by its code what is at fault; to the caller it is a broken stream.
         judged = (error.inner or kind) if isinstance(error, StreamBrokenError) else kind
+        if kind in (Kind.READ_TIMEOUT, Kind.STREAM_STALLED) and self._is_hurried():
+            judged = Kind.CANCELLED
         outcome = outcome_of(judged, attempt.status, retry_after)
         if error is not None and kind is None:
             outcome = "client"
@@ -729,6 +733,16 @@ class Run:
             error.kind = effective
             return effective
         return kind
+
+    def _is_hurried(self) -> bool:
+        """Whether the caller gave less time than the Router does: too slow for that says nothing to others."""
+        own, usual = self.timeout, self.machinery.timeout
+        if self.call.request.stream:
+            return own.first_token < usual.first_token or own.idle < usual.idle
+        if own.attempt is not None:
+            return usual.attempt is None or own.attempt < usual.attempt
+        total = usual.total_for(stream=False)
+        return self._allowed < (math.inf if total is None else total) - MIN_ATTEMPT
 
     def _spent(self, flight: Flight, error: Exception | None) -> Usage:
         """What an answer that came in part was counted as: the provider's last word, else an estimate."""

@@ -18,7 +18,7 @@ import trio.testing
 
 from bifrost_core import CallError, Hedge, Mistral, RetryPolicy, Router, StreamBrokenError, Timeout
 from bifrost_core.engines import Exchange
-from bifrost_core.testing import Fault, Latency, Simulated, SimulatedKey
+from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey
 
 STREAMS = int(os.environ.get("BIFROST_STREAMS", "160"))
 MODEL = "simulated/any"
@@ -29,17 +29,6 @@ _T = TypeVar("_T")
 def virtual(main: Callable[[], Awaitable[_T]]) -> _T:
     clock = trio.testing.MockClock(autojump_threshold=0)
     return anyio.run(main, backend="trio", backend_options={"clock": clock})
-
-
-class LoopClock:
-    def __call__(self) -> float:
-        try:
-            return anyio.current_time()
-        except anyio.NoEventLoopError:
-            return 0.0
-
-    def time(self) -> float:
-        return 1_767_225_600.0 + self()
 
 
 def faults(rng: random.Random) -> list[Fault]:

@@ -17,7 +17,7 @@ import trio.testing
 
 from bifrost_core import Attempt, CallError, DeadlineExceededError, Hedge, RetryPolicy, Router, Timeout, hookimpl
 from bifrost_core.retries import MIN_ATTEMPT
-from bifrost_core.testing import Fault, Latency, Simulated, SimulatedKey
+from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey
 
 CHAINS = int(os.environ.get("BIFROST_CHAINS", "300"))
 FOUND = (670036674,)  # a hedge was sent with less than the least time left
@@ -28,17 +28,6 @@ _T = TypeVar("_T")
 def virtual(main: Callable[[], Awaitable[_T]]) -> _T:
     clock = trio.testing.MockClock(autojump_threshold=0)
     return anyio.run(main, backend="trio", backend_options={"clock": clock})
-
-
-class LoopClock:
-    def __call__(self) -> float:
-        try:
-            return anyio.current_time()
-        except anyio.NoEventLoopError:
-            return 0.0
-
-    def time(self) -> float:
-        return 1_767_225_600.0 + self()
 
 
 class Watch:
@@ -212,3 +201,26 @@ def test_a_backoff_for_which_there_is_no_time_is_not_slept() -> None:
     seconds, error = virtual(main)
     assert seconds == pytest.approx(0.5)
     assert (error.kind, getattr(error, "deadline_limited", None)) == ("server_error", True)
+
+
+HURRIES: dict[str, tuple[dict[str, Any], bool]] = {
+    "less time than usual": ({"timeout": 4}, False),
+    "a limit of the caller's own": ({"timeout": Timeout(attempt=1)}, False),
+    "the usual time": ({}, True),
+}
+
+
+@pytest.mark.parametrize(("options", "counts"), HURRIES.values(), ids=HURRIES)
+def test_a_caller_in_a_hurry_opens_no_breaker_for_others(options: dict[str, Any], counts: bool) -> None:
+    """C4: too slow for a short deadline is not too slow; too slow for the Router's own limits is."""
+    slow = Simulated([SimulatedKey("k1", latency=Latency(90.0))], name="slow")
+    quick = Simulated([SimulatedKey("k2", latency=Latency(0.1))], name="quick")
+
+    async def main() -> set[str]:
+        async with Router([slow, quick], retry=RetryPolicy(max_attempts_per_deployment=1), clock=LoopClock()) as router:
+            for _ in range(6):
+                reply = await router.chat("slow/m", "hi", fallbacks=["quick/m"], **options)
+                assert [attempt.kind for attempt in reply.attempts] in (["read_timeout", None], [None])
+            return {row.state for row in router.health() if row.route.provider == "slow"}
+
+    assert virtual(main) == ({"open"} if counts else {"closed"})

@@ -13,7 +13,7 @@ import trio.testing
 from bifrost_core import Attempt, CallRecord, ConfigError, Hedge, ProviderServerError, RetryPolicy, Router, hookimpl
 from bifrost_core.hedging import AnswerTimes, Contender, race
 from bifrost_core.retries import Plan, RetryBudget
-from bifrost_core.testing import Fault, Latency, Simulated, SimulatedKey
+from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey
 
 MODEL = "simulated/any"
 _T = TypeVar("_T")
@@ -23,19 +23,6 @@ def virtual(main: Callable[[], Awaitable[_T]]) -> _T:
     """Run in virtual time, in which only waiting takes any."""
     clock = trio.testing.MockClock(autojump_threshold=0)
     return anyio.run(main, backend="trio", backend_options={"clock": clock})
-
-
-class LoopClock:
-    """The event loop's own time, virtual here, as the Router's."""
-
-    def __call__(self) -> float:
-        try:
-            return anyio.current_time()
-        except anyio.NoEventLoopError:
-            return 0.0
-
-    def time(self) -> float:
-        return 1_767_225_600.0 + self()
 
 
 class Ledger:

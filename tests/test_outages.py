@@ -21,7 +21,7 @@ from bifrost_core import Attempt, CallError, RetryPolicy, Router, Timeout, hooki
 from bifrost_core.engines.base import Exchange, HttpStream, TransportError
 from bifrost_core.kinds import Kind
 from bifrost_core.runs import Run
-from bifrost_core.testing import Fault, Latency, Simulated, SimulatedKey
+from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey
 from bifrost_core.types import Operation, Request
 
 CALLS = int(os.environ.get("BIFROST_OUTAGE_CALLS", "160"))
@@ -36,19 +36,6 @@ def virtual(main: Callable[[], Awaitable[_T]]) -> _T:
     """Run in virtual time, in which only waiting takes any."""
     clock = trio.testing.MockClock(autojump_threshold=0)
     return anyio.run(main, backend="trio", backend_options={"clock": clock})
-
-
-class LoopClock:
-    """The event loop's own time, virtual here, as the Router's."""
-
-    def __call__(self) -> float:
-        try:
-            return anyio.current_time()
-        except anyio.NoEventLoopError:
-            return 0.0
-
-    def time(self) -> float:
-        return 1_767_225_600.0 + self()
 
 
 @attrs.define

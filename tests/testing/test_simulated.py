@@ -23,23 +23,13 @@ from bifrost_core.kinds import Kind
 from bifrost_core.prices import Price, PriceBook
 from bifrost_core.providers.base import Provider
 from bifrost_core.responses import ChatResponse
-from bifrost_core.testing import FakeClock, Fault, Latency, SimulatedKey
+from bifrost_core.testing import FakeClock, Fault, Latency, LoopClock, SimulatedKey
 from bifrost_core.testing.simulated import Simulated
 from bifrost_core.types import Chunk, Operation, Request, Usage
 from bifrost_core.wire import HttpReply
 
 T = TypeVar("T")
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
-
-
-class LoopClock:
-    """A Router's clock that shows the event loop's time."""
-
-    def __call__(self) -> float:
-        return anyio.current_time()
-
-    def time(self) -> float:
-        return 1_767_225_600.0 + anyio.current_time()
 
 
 def virtual(main: Callable[[], Awaitable[T]]) -> T:
