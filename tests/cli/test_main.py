@@ -93,8 +93,6 @@ def test_an_interrupt_ends_the_demo_with_the_totals_so_far() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background of a shell has interrupts ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 # the tests start no thread here
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
