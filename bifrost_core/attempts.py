@@ -25,13 +25,15 @@ class Attempt:
         price: The model's price; None where unknown.
         input_upper: Upper bound of the input tokens: the bytes of the body as sent; None where they bound
             nothing (images, documents, audio).
-        output_upper: Upper bound of the output tokens; None when the request sets no limit.
+        output_upper: Upper bound of the output tokens over all choices; None when the request sets no limit.
+        choices: Answers that are asked for at once (``n``), each with a limit of its own.
         outcome: ``ok``, ``failed``, ``refused`` or ``cancelled``; None while it runs.
         kind: Why it failed.
         status: HTTP status of the answer.
         error: What it failed with.
         usage: What the provider counted.
         cost: USD of ``usage``; None where the price is unknown.
+        sent: Whether any byte of the request may have reached the provider; False while it is being reserved.
         started_at: Seconds since 1970, UTC.
         latency: Seconds from sending to the last byte.
         time_to_first_token: Seconds from sending to the first content, streams only.
@@ -42,12 +44,14 @@ class Attempt:
     price: Price | None = None
     input_upper: int | None = None
     output_upper: int | None = None
+    choices: int = 1
     outcome: str | None = None
     kind: Kind | None = None
     status: int | None = None
     error: Exception | None = None
     usage: Usage | None = None
     cost: Decimal | None = None
+    sent: bool = False
     started_at: float = 0.0
     latency: float | None = None
     time_to_first_token: float | None = None
@@ -72,7 +76,7 @@ class Attempt:
         """Lower the output limit that will be sent; the smallest of all callers wins.
 
         Args:
-            tokens: The new limit, at least 1.
+            tokens: The new limit of each choice, at least 1.
 
         Raises:
             ConfigError: Called outside ``bifrost_reserve``, or with less than 1.
@@ -81,6 +85,7 @@ class Attempt:
             raise ConfigError("limit_output works in bifrost_reserve only: the request is already encoded")
         if tokens < 1:
             raise ConfigError(f"an output limit is at least 1 token, not {tokens}", field="tokens")
-        if self.output_upper is None or tokens < self.output_upper:
-            self.output_upper = tokens
+        upper = tokens * self.choices
+        if self.output_upper is None or upper < self.output_upper:
+            self.output_upper = upper
             self._limit = tokens

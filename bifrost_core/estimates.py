@@ -13,7 +13,7 @@ from .prices import Price
 from .types import Operation, Request, Usage
 from .wire import HttpCall
 
-__all__ = ["Estimate", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
+__all__ = ["Estimate", "choices_of", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
 
 _TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
 _TEXT_PARTS: Final = frozenset(
@@ -86,6 +86,15 @@ def input_bound(request: Request, encoded: HttpCall) -> int | None:
     if request.files or request.operation in _UNBOUNDED or next(_beyond_text(request), None) is not None:
         return None
     return len(encoded.body)
+
+
+def choices_of(request: Request) -> int:
+    """How many answers a request asks for at once (``n``); each has an output limit of its own."""
+    extra = request.body.get("extra_body")
+    stated: Any = request.body.get("n")
+    if isinstance(extra, Mapping):
+        stated = cast("Mapping[str, Any]", extra).get("n", stated)
+    return stated if type(stated) is int and stated >= 1 else 1
 
 
 def text_bytes(request: Request, encoded: HttpCall) -> int:

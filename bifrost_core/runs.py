@@ -38,7 +38,7 @@ from .errors import (
     RefusedError,
     StreamBrokenError,
 )
-from .estimates import input_bound, text_bytes
+from .estimates import choices_of, input_bound, text_bytes
 from .health import Health, Ticket
 from .hedging import Contender, race
 from .hooks import Hooks
@@ -118,6 +118,10 @@ class Flight:
     contender: Contender[Response | Failure] | None = None
     heard: int = 0
     text_bytes: int = 0
+
+    def note_sent(self) -> None:
+        """The first byte is about to go out."""
+        self.attempt.sent = True
 
 
 class Run:
@@ -570,7 +574,7 @@ class Run:
             encoded = self._encode(deployment, None)
             bound = attempt.input_upper = input_bound(call.request, encoded)
             flight.text_bytes = text_bytes(call.request, encoded) if bound is None else bound
-            attempt.output_upper = encoded.output_upper
+            attempt.output_upper, attempt.choices = encoded.output_upper, choices_of(call.request)
             if hooks.reserve is not None:
                 encoded = await self._reserve(deployment, attempt, encoded)
             flight.started = clock()
@@ -581,7 +585,8 @@ class Run:
             raise
         except SendError as exc:
             error = exc.error
-            flight.sent, flight.received, flight.reused = exc.sent, exc.received, exc.reused
+            attempt.sent = flight.sent = exc.sent
+            flight.received, flight.reused = exc.received, exc.reused
             flight.insecure = exc.insecure
         except Exception as exc:  # settled first, then told or raised
             error = exc
@@ -632,7 +637,9 @@ class Run:
         limits = SendLimits(connect=self.timeout.connect, first_byte=silence, idle=silence, pool=self.timeout.pool)
         self._phase = "first_byte"
         key = deployment.keys[flight.route.key_id]
-        sending = self.machinery.sender.send(deployment.provider, key, encoded, limits=limits, fresh=fresh)
+        sending = self.machinery.sender.send(
+            deployment.provider, key, encoded, limits=limits, fresh=fresh, on_sent=flight.note_sent
+        )
         reply: HttpReply | None = None
         if limit is None or limit >= self._time_left():
             reply = await sending

@@ -153,7 +153,9 @@ class StreamRun(Run):
         response: Response | None = None
         broken: SendError | None = None
         with anyio.CancelScope(deadline=anyio.current_time() + self.timeout.first_token) as silence:
-            stream = await sender.open_stream(deployment.provider, key, encoded, limits=limits, fresh=fresh)
+            stream = await sender.open_stream(
+                deployment.provider, key, encoded, limits=limits, fresh=fresh, on_sent=flight.note_sent
+            )
             try:
                 flight.status, flight.received = stream.status, True
                 self._note_quotas(flight, stream.headers)

@@ -1,0 +1,63 @@
+"""What an attempt will probably use, learnt per model: for what can not be counted, and for soft limits."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+from cachetools import LRUCache
+
+from bifrost_core import Attempt, Usage
+
+__all__ = ["Expectations"]
+
+_FIRST_RATIO: Final = 0.35  # prompt tokens per byte of the body: above what text exchanges were seen to have
+_RATIO_STEP: Final = 0.02  # of the way down to the ratio of each answer
+_FIRST_OUTPUT: Final = 1_024.0  # tokens, while no answer of the model is known
+_OUTPUT_STEP: Final = 0.1  # weight of an answer in the average
+_MODELS: Final = 10_000
+
+
+@attrs.define(eq=False)
+class _Model:
+    ratio: float = _FIRST_RATIO
+    output: float | None = None
+
+
+class Expectations:
+    """Estimates of tokens, from the answers that were seen. Bounded; belongs to one plugin."""
+
+    def __init__(self) -> None:
+        self._models: LRUCache[tuple[str, str], _Model] = LRUCache(_MODELS)
+
+    def learn(self, attempt: Attempt) -> None:
+        """Note what an answered attempt used."""
+        usage = attempt.usage
+        if usage is None or attempt.outcome != "ok" or not usage.total_tokens:
+            return
+        model = self._model(attempt)
+        if attempt.input_upper and usage.input_tokens:
+            seen = min(1.0, usage.input_tokens / attempt.input_upper)
+            model.ratio = max(seen, model.ratio - (model.ratio - seen) * _RATIO_STEP)
+        output = float(usage.output_tokens)
+        model.output = output if model.output is None else model.output + (output - model.output) * _OUTPUT_STEP
+
+    def prompt(self, attempt: Attempt) -> int:
+        """Estimate of the prompt's tokens, at most their bound; 0 where the body says nothing about them."""
+        return math.ceil((attempt.input_upper or 0) * self._model(attempt).ratio)
+
+    def usage(self, attempt: Attempt) -> Usage:
+        """What the attempt will probably use: the prompt's estimate and an average answer."""
+        expected = self._model(attempt).output
+        output = math.ceil(_FIRST_OUTPUT if expected is None else expected)
+        if attempt.output_upper is not None:
+            output = min(output, attempt.output_upper)
+        return Usage(input_tokens=self.prompt(attempt), output_tokens=output, requests=1)
+
+    def _model(self, attempt: Attempt) -> _Model:
+        key = attempt.route.provider, attempt.route.model
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = _Model()
+        return model
