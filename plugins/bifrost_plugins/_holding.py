@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import anyio
 
 from bifrost_core import Call, ConfigError
-from bifrost_plugins.stores import (
+from .stores import (
     Denied,
     Ended,
     Granted,

@@ -107,13 +107,19 @@ class Named:
 
     def bucket(self, instance: str) -> str:
         """Name of the counter of one instance."""
-        return f"budget/{instance}{self._suffix}"
+        return f"{self._prefix}{instance}{self._suffix}"
+
+    @property
+    def _prefix(self) -> str:
+        """Differs between every team's budget and the one of a team that has its own beside it."""
+        mask = "".join("~" if name is None else "=" for _, name in self.scope.parts)
+        return f"budget{mask}/" if "=" in mask else "budget/"
 
     def instance_of(self, bucket: str) -> str | None:
         """The instance whose counter that is; None: it is none of this budget's."""
-        if not bucket.startswith("budget/"):
+        if not bucket.startswith(self._prefix):
             return None
-        instance, _, name = bucket.removeprefix("budget/").partition("#")
+        instance, _, name = bucket.removeprefix(self._prefix).partition("#")
         if (f"#{name}" if name else "") != self._suffix:
             return None
         parts = [] if instance == "router" else [part.partition(":")[0] for part in instance.split("+")]
