@@ -25,6 +25,8 @@ __all__ = ["Deployment", "Deployments", "PickRequest"]
 
 _MAX_DEPLOYMENTS: Final = 10_000
 _PROMPT_RATIO: Final = 0.35  # above the greatest seen in recorded text exchanges, 0.31
+_OUTPUT_RATIO: Final = 0.35  # of streamed text in Latin script; a model's own answers teach it better
+_MOST_PER_BYTE: Final = 8.0  # more tokens than bytes: reasoning that is counted and not shown
 _RATIO_STEP: Final = 0.02  # of the way to the ratio of each answer, downwards
 
 
@@ -61,6 +63,7 @@ class Deployment:
         "keys",
         "model",
         "name",
+        "output_ratio",
         "prompt_ratio",
         "provider",
         "routes",
@@ -76,6 +79,7 @@ class Deployment:
         self.answer_times = AnswerTimes()  # of plain calls; kept up where somebody hedges
         self.first_token_times = AnswerTimes()  # of streams
         self.prompt_ratio = _PROMPT_RATIO  # prompt tokens per byte of a request's body: a slowly decaying maximum
+        self.output_ratio = _OUTPUT_RATIO  # output tokens per byte of a streamed answer, likewise
         self._begin_takes_stream = _takes(balancer.begin, "stream")
         for key in keys:
             self.add(key)
@@ -105,6 +109,16 @@ class Deployment:
         if body and tokens:
             seen = min(1.0, tokens / body)
             self.prompt_ratio = max(seen, self.prompt_ratio - (self.prompt_ratio - seen) * _RATIO_STEP)
+
+    def learn_output(self, size: int, tokens: int) -> None:
+        """Note how many output tokens a streamed answer of so many bytes was counted as."""
+        if size and tokens:
+            seen = min(_MOST_PER_BYTE, tokens / size)
+            self.output_ratio = max(seen, self.output_ratio - (self.output_ratio - seen) * _RATIO_STEP)
+
+    def output_tokens(self, size: int, pieces: int) -> int:
+        """An estimate of the tokens of so many bytes of an answer, which came in so many pieces: one each at least."""
+        return max(pieces, math.ceil(size * self.output_ratio))
 
     def prompt_tokens(self, body: int) -> int:
         """An estimate of the prompt tokens of a body of so many bytes; at least 1."""

@@ -96,7 +96,8 @@ class Flight:
         reader_seconds: Time in which a stream waited for its reader, which is not the provider's.
         contender: Its place in a race with another attempt of the call; None when it runs alone.
         text_bytes: Bytes of the body that are text: what the prompt's tokens are estimated by.
-        heard: Pieces of content that a stream has brought: output tokens, as far as nobody says better.
+        heard: Pieces of content that a stream has brought.
+        heard_bytes: Bytes of them: what their tokens are estimated by, as far as nobody says better.
     """
 
     deployment: Deployment
@@ -117,6 +118,7 @@ class Flight:
     reader_seconds: float = 0.0
     contender: Contender[Response | Failure] | None = None
     heard: int = 0
+    heard_bytes: int = 0
     text_bytes: int = 0
 
     def note_sent(self) -> None:
@@ -695,6 +697,8 @@ class Run:
             attempt.cost = self._cost(attempt, response)
             if attempt.input_upper is not None:  # tokens of images would be taken for tokens of the text
                 deployment.learn_prompt(attempt.input_upper, response.usage.input_tokens)
+            if flight.heard:
+                deployment.learn_output(flight.heard_bytes, response.usage.output_tokens)
         elif isinstance(error, CallError):
             self._complete(error, flight)
             kind, retry_after = error.kind, error.retry_after
@@ -703,7 +707,7 @@ class Run:
                 attempt.status = error.status if error.status is not None else flight.status
         elif error is not None:
             attempt.outcome = "failed"
-        if response is None and flight.heard:
+        if response is None and (flight.heard or _broke_off(flight, error)):
             attempt.usage = spent = self._spent(flight, error)
             attempt.cost = None if attempt.price is None else attempt.price.cost(spent)
         if machinery.retry.hedge is not None:
@@ -757,7 +761,8 @@ class Run:
         if partial is not None and partial.usage.input_tokens:
             return partial.usage
         prompt = flight.deployment.prompt_tokens(flight.text_bytes)
-        return Usage(input_tokens=prompt, output_tokens=flight.heard, requests=1)
+        output = flight.deployment.output_tokens(flight.heard_bytes, flight.heard)
+        return Usage(input_tokens=prompt, output_tokens=output, requests=1)
 
     def _cost(self, attempt: Attempt, response: Response) -> Decimal | None:
         """USD of an answer, at the price of the model that gave it where that is another one."""
@@ -931,6 +936,12 @@ def _sum(attempts: Sequence[Attempt]) -> tuple[Usage, Decimal | None]:
         else:
             cost += attempt.cost
     return usage, cost if known else None
+
+
+def _broke_off(flight: Flight, error: Exception | None) -> bool:
+    """Whether an answer that had begun well ended with an error that names another status."""
+    begun = flight.status is not None and 200 <= flight.status < 300
+    return begun and isinstance(error, ProviderError) and error.status not in (None, flight.status)
 
 
 def _note_times(flight: Flight, *, stream: bool) -> None:

@@ -198,6 +198,7 @@ class StreamRun(Run):
             chunks = reading.seam.feed(decoder.feed(data))
             if heard := sum(chunk.has_content for chunk in chunks):
                 flight.heard += heard
+                flight.heard_bytes += sum(map(_size, chunks))
                 if flight.first_token is None:
                     await self._begin_answer(flight, reading)
                     flight.first_token = clock() - flight.started
@@ -392,6 +393,12 @@ def _end_of(decoder: StreamDecoder) -> Response | CallError:
         return decoder.finish()
     except CallError as exc:
         return exc
+
+
+def _size(chunk: Chunk) -> int:
+    """Bytes of what a piece says, wherever."""
+    calls = sum(len(call.name) + len(call.arguments.encode()) for call in chunk.tool_calls)
+    return len(chunk.text.encode()) + len((chunk.reasoning or "").encode()) + calls
 
 
 def _chat(response: Response | None) -> ChatResponse | None:

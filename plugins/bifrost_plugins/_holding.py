@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import anyio
 
 from bifrost_core import Call, ConfigError
+
 from .stores import (
     Denied,
     Ended,

@@ -242,7 +242,10 @@ class BudgetDesk:
         found = [each for each in self._of(instance) if name in (None, each.name)]
         if len(found) != 1:
             names = ", ".join(repr(each.name) for each in self._of(instance))
-            raise ConfigError(f"{instance.label} has the budgets {names}; give them different names and say which by name=", field="name")
+            raise ConfigError(
+                f"{instance.label} has the budgets {names}; give them different names and say which by name=",
+                field="name",
+            )
         return found[0], instance.label
 
 
