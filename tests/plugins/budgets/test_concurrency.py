@@ -144,9 +144,7 @@ def test_of_500_calls_at_once_in_four_processes_exactly_100_are_admitted(
     address = str(tmp_path / "shared.db") if kind == "sqlite" else request.getfixturevalue("valkey")
     prefix = tmp_path.name
     arguments = [sys.executable, str(WORKER), kind, address, prefix, str(a_call() * 100), str(count)]
-    workers = [
-        subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    workers = [subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     try:
         admitted = [int(line(worker)) for worker in workers]  # all refused by now, or in flight
         assert sum(admitted) == 100

@@ -39,10 +39,12 @@ async def main(kind: str, address: str, prefix: str, limit: str, count: str) -> 
                 tasks.start_soon(one)
             while len(sim.journal) + refused < CALLS:
                 await anyio.sleep(0.01)
-            print(len(sim.journal), flush=True)
+            sys.stdout.write(f"{len(sim.journal)}\n")
+            sys.stdout.flush()
             await anyio.to_thread.run_sync(sys.stdin.readline)
             sim.heal()
-    print(cost, flush=True)
+    sys.stdout.write(f"{cost}\n")
+    sys.stdout.flush()
 
 
 anyio.run(main, *sys.argv[1:])
