@@ -37,7 +37,7 @@ def routed(sim: Simulated, *plugins: object, **options: Any) -> Router:
     return Router([sim], plugins=plugins, prices=options.pop("prices", PriceBook(sim.prices)), **options)
 
 
-async def spent(plugin: BudgetPlugin, *scopes: Any) -> list[tuple[Decimal, Decimal]]:
+async def spent(plugin: BudgetPlugin, *scopes: Any) -> list[tuple[Any, Any]]:  # Decimals, compared with ints too
     return [(state.spent, state.held) for state in await plugin.read(*scopes)]
 
 

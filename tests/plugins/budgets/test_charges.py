@@ -62,7 +62,7 @@ async def world(
         yield sim, plugin, router
 
 
-async def ledger(plugin: BudgetPlugin) -> tuple[Decimal, Decimal]:
+async def ledger(plugin: BudgetPlugin) -> tuple[Any, Any]:
     (state,) = await plugin.read()
     return state.spent, state.held
 
@@ -326,7 +326,7 @@ async def test_a_hold_whose_process_died_is_charged_by_its_estimate_once() -> No
     clock.advance(3_600)
     assert [ended.uncertain for ended in await store.expire_due()] == [True]
     hard, soft = await dead.read("router", "model:simulated/small")
-    assert (hard.spent, hard.held, soft.held) == (bound, 0, 0)
+    assert (hard.spent, hard.held, soft.held) == (bound, Decimal(0), Decimal(0))
     assert 0 < soft.spent <= hard.spent
     (row,) = await alive.usage()
     assert (row.cost, row.uncertain, row.calls) == (bound, bound, 1)

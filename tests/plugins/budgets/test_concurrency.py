@@ -23,6 +23,7 @@ from bifrost_core.testing import Fault, Latency, Simulated, SimulatedKey
 
 PRICE = Price(input="1", output="2")
 MODEL = "simulated/small"
+ZERO = Decimal(0)
 ASK: dict[str, Any] = {"max_tokens": 100}
 SCOPES: tuple[Any, ...] = ("router", "provider", "model", ("provider", "model"), "provider:simulated")
 WORKER = Path(__file__).with_name("worker.py")
@@ -67,11 +68,11 @@ async def test_of_500_calls_at_once_exactly_100_are_admitted(count: int, make_st
                 while len(sim.journal) + len(refused) < 500:
                     await anyio.sleep(0.01)
             states = await plugin.read("router", *(["provider:simulated"] if count > 1 else []))
-            assert {(state.spent, state.left) for state in states} == {(0, 0)}
+            assert {(state.spent, state.left) for state in states} == {(ZERO, ZERO)}
             sim.heal()
         assert (len(sim.journal), refused) == (100, [Kind.BUDGET_EXCEEDED] * 400)
         states = await plugin.read("router", *(["provider:simulated"] if count > 1 else []))
-        assert {(state.spent, state.held) for state in states} == {(cost, 0)}
+        assert {(state.spent, state.held) for state in states} == {(cost, ZERO)}
         (row,) = await plugin.usage()
         assert (row.cost, row.calls) == (cost, 100)
 
@@ -166,7 +167,7 @@ def test_of_500_calls_at_once_in_four_processes_exactly_100_are_admitted(
         store: Store = SqliteStore(address) if kind == "sqlite" else RedisStore(address, prefix=prefix)
         plugin = BudgetPlugin(store, budgets(a_call() * 100, count))
         (state, *_) = await plugin.read("router")
-        assert (state.spent, state.held) == (sum(costs), 0)
+        assert (state.spent, state.held) == (sum(costs, ZERO), ZERO)
         (row,) = await plugin.usage()
         assert (row.cost, row.calls) == (sum(costs), 100)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from decimal import Decimal
 
@@ -47,4 +48,4 @@ async def main(kind: str, address: str, prefix: str, limit: str, count: str) -> 
     sys.stdout.flush()
 
 
-anyio.run(main, *sys.argv[1:])
+anyio.run(functools.partial(main, *sys.argv[1:]))
