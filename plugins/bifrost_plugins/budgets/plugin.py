@@ -79,7 +79,8 @@ class BudgetPlugin(BudgetDesk):
         unbounded: USD that are held under a hard budget for an attempt whose prompt has no bound (images,
             documents, audio). None: it is refused.
         on_threshold: Told of every threshold that is reached, once per budget, threshold and period, by
-            one of those who share the store. A plain function; what it raises is logged.
+            one of those who share the store. A plain function; what it raises is logged. None: a line
+            in the log.
         clock: Where the time comes from.
 
     Raises:
@@ -342,14 +343,15 @@ class BudgetPlugin(BudgetDesk):
             alert = self._alert(crossing)
             if alert is None:
                 continue
-            _log.warning(
-                "%s has spent %s of its budget of %s USD (%s)", alert.scope, alert.spent, alert.limit, alert.name
-            )
-            if self._on_threshold is not None:
-                try:
-                    self._on_threshold(alert)
-                except Exception:
-                    _log.exception("on_threshold failed")
+            if self._on_threshold is None:
+                _log.warning(
+                    "%s has spent %s of its budget of %s USD (%s)", alert.scope, alert.spent, alert.limit, alert.name
+                )
+                continue
+            try:
+                self._on_threshold(alert)
+            except Exception:
+                _log.exception("on_threshold failed")
 
     def _alert(self, crossing: Crossing) -> BudgetAlert | None:
         for each in self._budgets:

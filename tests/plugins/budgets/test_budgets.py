@@ -89,7 +89,12 @@ async def test_too_little_left_is_refused_and_says_which_budget_and_when_it_turn
             await router.chat(MODEL, "hello", max_tokens=100)
         error = caught.value
         assert (error.kind, error.http_status) == (Kind.BUDGET_EXCEEDED, 402)
-        assert (error.scope, error.spent, error.held, error.limit) == ("model:simulated/small", Decimal(0), Decimal(0), Decimal("0.0002"))
+        assert (error.scope, error.spent, error.held, error.limit) == (
+            "model:simulated/small",
+            Decimal(0),
+            Decimal(0),
+            Decimal("0.0002"),
+        )
         assert error.resets_in == error.retry_after == 15 * 3600  # midnight in Tokyo is 15:00 UTC
         assert "resets in 54000 s" in error.message
         assert error.attempts[0].outcome == "refused"
