@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--worker", nargs=2, metavar=("STORE", "ADDRESS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        _work(*options.worker, options.attempts)
+        name, address = options.worker
+        _work(name, address, options.attempts)
         return
     with tempfile.TemporaryDirectory() as folder, _server(options.redis) as url:
         places = {"memory": "", "sqlite": str(Path(folder) / "store.db")}

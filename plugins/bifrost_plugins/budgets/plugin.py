@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -172,12 +172,20 @@ class BudgetPlugin(BudgetDesk):
                 raise exceeded(short, answer, taken.amount)
 
     @hookimpl
-    async def bifrost_attempt_finished(self, attempt: Attempt, call: Call) -> None:
+    def bifrost_attempt_finished(self, attempt: Attempt, call: Call) -> Coroutine[Any, Any, None] | None:
         """Book what the attempt cost, or give back what was held."""
         state: _CallState | None = call.state.get(self)
         taken = None if state is None else state.taken.pop(attempt.id, None)
-        if state is None or taken is None:
-            return
+        return None if state is None or taken is None else self._end(attempt, state, taken)
+
+    @hookimpl
+    def bifrost_call_finished(self, record: CallRecord, call: Call) -> Coroutine[Any, Any, None] | None:
+        """Count calls that a cache answered; they cost nothing."""
+        return self._count_cached(record, call) if record.cached else None
+
+    # -- after an attempt -------------------------------------------------------------------------
+
+    async def _end(self, attempt: Attempt, state: _CallState, taken: Taken) -> None:
         self._expectations.learn(attempt)
         ended: Ended | None = None
         basis = basis_of(attempt)
@@ -192,11 +200,7 @@ class BudgetPlugin(BudgetDesk):
         if ended is not None:
             self._announce(ended)
 
-    @hookimpl
-    async def bifrost_call_finished(self, record: CallRecord, call: Call) -> None:
-        """Count calls that a cache answered; they cost nothing."""
-        if not record.cached:
-            return
+    async def _count_cached(self, record: CallRecord, call: Call) -> None:
         provider, _, model = call.request.model.partition("/")
         labels = instance_labels(record.principal, RouteRef(provider, model, ""))
         hold = Hold(f"{call.id}/budgets/cached", (), call_id=call.id, labels=labels, dispatched=True)
@@ -324,8 +328,6 @@ class BudgetPlugin(BudgetDesk):
             ) from exc
         self._unreserved += 1
         _log.warning("the store of soft budgets failed; the attempt goes out without a reservation: %s", exc)
-
-    # -- after an attempt -------------------------------------------------------------------------
 
     async def _is_held(self, taken: Taken) -> bool:
         """Whether there is a hold to end; what a failing store did not take before is tried again now."""
