@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
+import attrs
+
 from bifrost_core import Attempt, Call, Operation, Price
-from bifrost_core.estimates import greatest_cost
+from bifrost_plugins.stores import MAX_AMOUNT
 
 from .money import pico_of
 
-__all__ = ["LEAST_OUTPUT", "LIMITABLE", "affordable", "lower_output", "upper_bound"]
+__all__ = ["LEAST_OUTPUT", "LIMITABLE", "Rates", "affordable", "lower_output", "rates_of", "upper_bound"]
 
 LEAST_OUTPUT: Final = 16
 """Tokens of output below which an answer is not worth sending for."""
@@ -21,10 +24,49 @@ LIMITABLE: Final = frozenset({Operation.CHAT, Operation.RESPONSES, Operation.FIM
 _MILLION: Final = 1_000_000
 
 
+@attrs.frozen
+class Rates:
+    """A price in whole pico-USD, for tokens alone; None where a part is unknown.
+
+    Attributes:
+        input: Of an input token, cached or not, whichever is dearer.
+        output: Of an output token.
+        request: Of the request itself.
+    """
+
+    input: int | None
+    output: int | None
+    request: int
+
+    def cost(self, input_tokens: int, output_tokens: int) -> int | None:
+        """Pico-USD that so many tokens cost at most; None where a part that is used is unknown."""
+        if (input_tokens and self.input is None) or (output_tokens and self.output is None):
+            return None
+        return (self.input or 0) * input_tokens + (self.output or 0) * output_tokens + self.request
+
+
+@lru_cache(maxsize=1_024)
+def rates_of(price: Price) -> Rates:
+    """The rates of a price: whole numbers, as prices per million tokens have at most six decimals."""
+    parts = price.input, price.input if price.cached_input is None else price.cached_input
+    known = [part for part in parts if part is not None]
+    return Rates(
+        _per_token(max(known)) if len(known) == len(parts) else None,
+        None if price.output is None else _per_token(price.output),
+        0 if price.per_request is None else pico_of(price.per_request),
+    )
+
+
+def _per_token(price: Decimal) -> int:
+    return pico_of(price) // _MILLION
+
+
 def upper_bound(price: Price | None, attempt: Attempt) -> int | None:
     """Pico-USD that the attempt can not go beyond; None where its price, prompt or output is not bounded."""
-    cost = greatest_cost(price, attempt.input_upper, attempt.output_upper)
-    return None if cost is None else pico_of(cost)
+    if price is None or attempt.input_upper is None or attempt.output_upper is None:
+        return None
+    cost = rates_of(price).cost(attempt.input_upper, attempt.output_upper)
+    return None if cost is None else min(cost, MAX_AMOUNT)
 
 
 def affordable(price: Price, attempt: Attempt, room: int) -> int | None:
@@ -38,12 +80,11 @@ def affordable(price: Price, attempt: Attempt, room: int) -> int | None:
     Returns:
         Tokens, 0 or more; None where output costs nothing or the price is not known.
     """
-    prompt = greatest_cost(price, attempt.input_upper, 0)
-    if prompt is None or price.output is None or price.output <= 0:
+    rates = rates_of(price)
+    prompt = rates.cost(attempt.input_upper or 0, 0)
+    if prompt is None or not rates.output:
         return None
-    left = room - pico_of(prompt)
-    a_token = pico_of(Decimal(price.output)) // _MILLION  # whole: prices have at most six decimals
-    return max(left, 0) // a_token // attempt.choices if a_token else None
+    return max(room - prompt, 0) // rates.output // attempt.choices
 
 
 def lower_output(attempt: Attempt, call: Call, price: Price | None, room: int) -> bool:

@@ -37,11 +37,11 @@ from bifrost_plugins.stores import (
     StoreError,
 )
 
-from .bounds import LIMITABLE, lower_output, upper_bound
+from .bounds import LIMITABLE, lower_output, rates_of, upper_bound
 from .budget import Budget, BudgetAlert
 from .charges import Basis, basis_of
 from .desk import BudgetDesk, instant_of
-from .money import Usd, exact_pico, pico_cost, usd_of
+from .money import Usd, exact_pico, usd_of
 from .reservations import Share, Taken, charge_of, exceeded, refused
 from .usage import measures
 
@@ -296,7 +296,8 @@ class BudgetPlugin(BudgetDesk):
         """What is to be held for an attempt as it stands."""
         is_hard = any(share.hard for share in shares)
         usage = self._expectations.usage(attempt)
-        expected = pico_cost(price, usage) or 0
+        rates = None if price is None else rates_of(price)
+        expected = 0 if rates is None else rates.cost(usage.input_tokens, usage.output_tokens) or 0
         bound = upper_bound(price, attempt)
         amount = bound
         if amount is None:
