@@ -10,6 +10,7 @@ import anyio
 import pytest
 from bifrost_plugins.budgets import Budget, BudgetAlert, BudgetPlugin
 from bifrost_plugins.stores import Denied, Granted, Hold, MemoryStore, StoreError
+from bifrost_plugins.virtual_keys import VirtualKeyPlugin
 
 from bifrost_core import (
     Attempt,
@@ -144,6 +145,26 @@ async def test_every_caller_team_and_model_has_its_own(callers: object) -> None:
         assert await spent(plugin, "team:search") == [(search, 0), (search, 0)]  # every team's, and this one's
         assert await spent(plugin, "customer:acme", "provider:simulated") == [(everything, 0), (everything, 0)]
         assert await spent(plugin, ("team:search", "model:simulated/large")) == [(costs["search-2"], 0)]
+
+
+async def test_issued_keys_of_a_team_share_its_budget() -> None:
+    store = MemoryStore()
+    keys = VirtualKeyPlugin(store)
+    await keys.add_customer("acme")
+    await keys.add_team("search", customer="acme")
+    ann, bob = [await keys.issue(name, team="search") for name in ("ann", "bob")]
+    plugin = BudgetPlugin(store, [Budget("0.0006", scope=scope) for scope in ("virtual_key", "team", "customer")])
+    async with routed(service(), keys, plugin) as router:
+        first = await router.chat(MODEL, "hello", max_tokens=80, virtual_key=ann.secret)
+        with pytest.raises(BudgetExceededError) as caught:
+            for _ in range(10):
+                await router.chat(MODEL, "hello", max_tokens=80, virtual_key=bob.secret)
+        assert caught.value.scope in {"team:search", "customer:acme"}
+        team, customer, own = await plugin.read("team:search", "customer:acme", f"virtual_key:{ann.id}")
+        assert team.spent == customer.spent > own.spent == first.cost
+        rows = await plugin.usage(by=("virtual_key",))
+        assert sum(row.cost for row in rows) == team.spent
+        assert len(rows) == 2
 
 
 async def test_a_call_that_belongs_to_no_team_is_not_counted_for_one() -> None:
