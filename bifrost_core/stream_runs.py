@@ -71,6 +71,7 @@ class StreamRun(Run):
         self._broken: StreamBrokenError | None = None  # what the answer broke off with, while it is being resumed
         self._broken_attempts: list[Attempt] = []
         self._said = Seam()  # what they brought
+        self._pieces = 0  # of content, in how many it came
         self._handover = Handover(_BUFFER)
 
     # -- the reader's side ----------------------------------------------------------------------
@@ -198,6 +199,7 @@ class StreamRun(Run):
             chunks = reading.seam.feed(decoder.feed(data))
             if heard := sum(chunk.has_content for chunk in chunks):
                 flight.heard += heard
+                self._pieces += heard
                 flight.heard_bytes += sum(map(_size, chunks))
                 if flight.first_token is None:
                     await self._begin_answer(flight, reading)
@@ -342,8 +344,7 @@ class StreamRun(Run):
         provider = deployment.provider
         if not text or not isinstance(provider, Continues):
             return None
-        tokens = sum(0 if attempt.usage is None else attempt.usage.output_tokens for attempt in self._broken_attempts)
-        return provider.continued(super()._request_for(deployment), text, tokens)
+        return provider.continued(super()._request_for(deployment), text, self._pieces)
 
     # -- what breaks ----------------------------------------------------------------------------
 

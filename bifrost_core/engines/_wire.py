@@ -25,6 +25,7 @@ __all__ = ["MAX_HEAD", "Wire", "connect", "describe"]
 MAX_HEAD: Final = 64 * 1024  # bytes of a header section
 _PIECE: Final = 64 * 1024  # bytes written at once; a larger body is watched for an early answer
 _PEEK: Final = 0.001  # seconds to find out whether what TLS has received is of the answer
+_PAUSE: Final = 0.005  # seconds after the first piece, in which a peer that refuses by the head alone can say so
 _CLOSE: Final = 2.0  # seconds that closing may take, whatever is being cancelled meanwhile
 _TEXT: Final = 200  # characters of a library's own words that are kept
 
@@ -72,6 +73,7 @@ class Wire:
 
     __slots__ = (
         "_early",
+        "_has_paused",
         "_is_tls",
         "_kept",
         "_out",
@@ -101,7 +103,7 @@ class Wire:
     def begin(self, on_sent: Callable[[], None] | None) -> None:
         """Start counting for a new exchange."""
         self.received = 0
-        self.sent = False
+        self.sent = self._has_paused = False
         self.head_done = False
         self.on_sent = on_sent
 
@@ -207,6 +209,9 @@ class Wire:
     async def _send_large(self, data: bytes, silence: float | None) -> None:
         """Write piece by piece until all is out, the peer takes no more, or it answers early (a 413 does)."""
         for start in range(0, len(data), _PIECE):
+            if self.sent and not self._has_paused:
+                self._has_paused = True
+                await anyio.sleep(_PAUSE)
             if self.sent and await self._is_answered():
                 self.is_spoilt = True
                 return

@@ -149,7 +149,7 @@ class Continues(Protocol):
         Args:
             request: As it was first sent; ``request.model`` is the name at the provider.
             text: What was received of the answer; not empty.
-            tokens: Output tokens that were received; an output limit is lowered by them.
+            tokens: Output tokens that were received, at least; an output limit is lowered by them.
 
         Returns:
             None where an answer to this request can not be continued from its text alone.
