@@ -222,7 +222,7 @@ def _member(name: str, parameter: str, hint: Any, definitions: dict[str, Any]) -
         """A pydantic model, which msgspec does not know."""
         write = getattr(cls, "model_json_schema", None)
         if not callable(write):
-            raise NotImplementedError
+            raise NotImplementedError  # what msgspec's schema_hook says of a type it does not know
         schema = cast("dict[str, Any]", write())
         for one, definition in schema.pop("$defs", {}).items():
             _define(name, parameter, definitions, one, definition)

@@ -91,12 +91,12 @@ def _repeatable(seed: int) -> Iterator[None]:
     (``_hypothesis_plugin_setup`` in ``trio/_core/_run.py``).
     """
     before, state = scheduler._ALLOW_DETERMINISTIC_SCHEDULING, scheduler._r.getstate()  # noqa: SLF001
-    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # noqa: SLF001 # final there, see above
     scheduler._r.seed(seed)  # noqa: SLF001
     try:
         yield
     finally:
-        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]  # noqa: SLF001
+        scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]  # noqa: SLF001 # final there, see above
         scheduler._r.setstate(state)  # noqa: SLF001
 
 

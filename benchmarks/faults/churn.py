@@ -167,7 +167,7 @@ async def _churned(
         sum(counters.in_flight for counters in server.counters.values()),
     )
     gc.collect()
-    idle = sum(router._sender.engine.idle for router in routers.values())  # type: ignore[attr-defined]  # noqa: SLF001
+    idle = sum(router._sender.engine.idle for router in routers.values())  # type: ignore[attr-defined]  # noqa: SLF001 # of our engines alone
     more = [task for task in anyio.get_running_tasks() if task not in tasks]
     return Left(
         calls=calls,

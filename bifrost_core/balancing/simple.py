@@ -43,7 +43,7 @@ class _Simple:
 
     def _choose(self, keys: Sequence[_Key], weights: Sequence[float]) -> _Key:
         """Return one of ``keys``; there are at least two, and either all weights are positive or all are 1."""
-        raise NotImplementedError
+        raise NotImplementedError  # each rule has its own
 
     def add(self, key_id: str, weight: float = 1.0) -> None:
         """Make a key known, or change the weight of a known one.

@@ -158,7 +158,7 @@ class HttpProvider:
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of this provider's."""
-        raise NotImplementedError
+        raise NotImplementedError  # each provider has its own
 
     def encode(self, request: Request, max_output: int | None = None) -> HttpCall:
         """Write the request as one HTTP exchange, without the credential.

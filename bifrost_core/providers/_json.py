@@ -70,7 +70,7 @@ def _plain(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json", exclude_none=True)
-    raise NotImplementedError(type(value).__name__)
+    raise NotImplementedError(type(value).__name__)  # what msgspec's enc_hook says of a value it can not write
 
 
 _write = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -204,7 +204,7 @@ async def test_an_answer_without_a_count_is_charged_within_its_hold() -> None:
         assert isinstance(response, ChatResponse)
         return attrs.evolve(response, usage=Usage(requests=1))
 
-    sim.decode = uncounted  # type: ignore[method-assign]
+    sim.decode = uncounted  # type: ignore[method-assign] # an answer whose usage is lost
     plugin = BudgetPlugin(budgets=[Budget("1")])
     async with Router([sim], plugins=[plugin], prices=PriceBook(sim.prices)) as router:
         bound = router.estimate(MODEL, "hello", max_tokens=50).greatest
@@ -321,7 +321,7 @@ async def test_a_hold_whose_process_died_is_charged_by_its_estimate_once() -> No
             tasks.start_soon(lambda: router.chat(MODEL, "hello", max_tokens=50))
             while not sim.journal:
                 await anyio.sleep(0.01)
-            dead._holder.settle = dead._holder.release = _vanish  # type: ignore[method-assign,assignment]
+            dead._holder.settle = dead._holder.release = _vanish  # type: ignore[method-assign,assignment] # a process that is gone
             tasks.cancel_scope.cancel()
     clock.advance(3_600)
     assert [ended.uncertain for ended in await store.expire_due()] == [True]

@@ -226,7 +226,7 @@ def test_a_rolling_period_has_its_seconds(period: str, seconds: int) -> None:
 )
 def test_a_setting_that_makes_no_sense_is_named(settings: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Budget(**{"limit": "1.00", **settings})  # type: ignore[arg-type]
+        Budget(**{"limit": "1.00", **settings})  # type: ignore[arg-type] # wrong on purpose
     assert caught.value.field == field
 
 
