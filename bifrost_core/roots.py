@@ -6,6 +6,7 @@ the one room that knows which event loop runs.
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ _held: Final[set[Any]] = set()  # asyncio keeps weak references to its tasks onl
 
 
 def spawn_root_task(main: Callable[[], Awaitable[None]], name: str) -> None:
-    """Start ``main`` in a task of its own on the running event loop.
+    """Start ``main`` in a task of its own on the running event loop, with the caller's context variables.
 
     Args:
         main: Must raise nothing but a cancellation; ends by itself or with the event loop.
@@ -26,7 +27,7 @@ def spawn_root_task(main: Callable[[], Awaitable[None]], name: str) -> None:
     """
     if sniffio.current_async_library() == "trio":
         trio = importlib.import_module("trio")
-        trio.lowlevel.spawn_system_task(main, name=name)
+        trio.lowlevel.spawn_system_task(main, name=name, context=contextvars.copy_context())
         return
     asyncio = importlib.import_module("asyncio")
     task = asyncio.get_running_loop().create_task(main(), name=name)

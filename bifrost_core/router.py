@@ -124,6 +124,7 @@ class Router(Operations):
         )
         self._running: set[Run] = set()
         self._loop: object = None
+        self._blocking: Any = None  # the way onto the event loop, once a blocking client wants it
         self._lifespans: Lifespans | None = None
         self._starting: anyio.Event | None = None
         self._started = False
@@ -172,9 +173,19 @@ class Router(Operations):
         fallbacks: Sequence[str] | None = None,
         timeout: Timeout | float | None = None,  # noqa: ASYNC109 # the call's own deadline, not one await's
         metadata: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Response:
         """Send a request of any operation; what ``chat`` and its like call.
+
+        Args:
+            request: What to send.
+            virtual_key: As for ``chat``, like the other options.
+            fallbacks: Models to try, in order.
+            timeout: Seconds for the whole call, or a ``Timeout``.
+            metadata: For plugins and logs; not sent.
+            headers: What hooks see as ``call.headers``; not sent.
+            **options: ``session``, ``cache``, ``effects``, ``extra_body``.
 
         Raises:
             CallError: Any way in which the call can fail; see ``errors.py``.
@@ -185,7 +196,7 @@ class Router(Operations):
             raise ConfigError("the request is a stream; use send_stream", field="stream")
         await self._begin()
         timeout_ = self._limits(timeout)
-        call = self._call(request, timeout_, virtual_key, fallbacks, metadata, options)
+        call = self._call(request, timeout_, virtual_key, fallbacks, metadata, headers, options)
         run = Run(self._machinery, call, timeout_)
         self._running.add(run)
         try:
@@ -203,6 +214,7 @@ class Router(Operations):
         fallbacks: Sequence[str] | None = None,
         timeout: Timeout | float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> ResponseStream:
         """Send a request of any operation that streams; what ``stream`` and its like call."""
@@ -215,6 +227,7 @@ class Router(Operations):
             fallbacks=fallbacks,
             timeout=timeout,
             metadata=metadata,
+            headers=headers,
             **options,
         )
         return (ResponsesStream if request.operation is Operation.RESPONSES else ResponseStream)(begin)
@@ -227,12 +240,13 @@ class Router(Operations):
         fallbacks: Sequence[str] | None = None,
         timeout: Timeout | float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Callable[[], Awaitable[StreamSource]]:
         async def open_run() -> StreamSource:
             await self._begin()
             limits = self._limits(timeout)
-            call = self._call(request, limits, virtual_key, fallbacks, metadata, options)
+            call = self._call(request, limits, virtual_key, fallbacks, metadata, headers, options)
             run = StreamRun(self._machinery, call, limits)
             run.on_finished = self._running.discard
             self._running.add(run)
@@ -262,6 +276,7 @@ class Router(Operations):
         virtual_key: Secret | None,
         fallbacks: Sequence[str] | None,
         metadata: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
         options: Mapping[str, Any],
     ) -> Call:
         _check_options(options)
@@ -279,9 +294,47 @@ class Router(Operations):
             deadline=deadline,
             fallbacks=() if fallbacks is None else tuple(fallbacks),
             metadata={} if metadata is None else metadata,
+            headers={} if headers is None else headers,
             options=options,
             router=self,
         )
+
+    # -- for vendors' SDKs ----------------------------------------------------------------------
+
+    def http_client(self, *, virtual_key: str | Secret | None = None, flavour: str | None = None) -> Any:
+        """An HTTP client that reaches this Router and no network, for a vendor's SDK to be built with.
+
+        The first segment of a path names the dialect (``/openai``, ``/anthropic``, ``/mistral``); the host
+        is ignored. The SDK's api key is the virtual key, where it is one; it is never sent to a provider.
+
+        Args:
+            virtual_key: Who calls, where a request does not say it.
+            flavour: ``"httpx"`` or ``"httpx2"``; None: httpx2 where it is installed.
+
+        Returns:
+            An ``httpx.AsyncClient`` or ``httpx2.AsyncClient``.
+
+        Raises:
+            ConfigError: There is no such flavour, or it is not installed.
+        """
+        virtual_key = presented(virtual_key)
+        from . import clients  # noqa: PLC0415 # costs nothing until somebody wants one
+
+        return clients.async_client(clients.Door(self, virtual_key), flavour)
+
+    def sync_http_client(self, *, virtual_key: str | Secret | None = None, flavour: str | None = None) -> Any:
+        """As ``http_client``, an ``httpx.Client`` or ``httpx2.Client`` for blocking code, for use from any thread.
+
+        It runs calls on the event loop that the Router belongs to, which has to run in another thread; where
+        there is none yet, on one in a daemon thread that stays. (Blocking code that wants an end to it holds a
+        ``SyncRouter``.)
+        """
+        virtual_key = presented(virtual_key)
+        from . import clients  # noqa: PLC0415 # costs nothing until somebody wants one
+
+        if self._blocking is None:
+            self._blocking = clients.LoopElsewhere(lambda: self._loop)
+        return clients.sync_client(clients.Door(self, virtual_key), self._blocking, flavour)
 
     # -- keys and health ------------------------------------------------------------------------
 

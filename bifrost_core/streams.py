@@ -16,6 +16,7 @@ from .errors import ConfigError, PluginError
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
+from .roots import spawn_root_task
 from .types import Chunk, Request
 
 __all__ = ["ChatStream", "ResponseStream", "ResponsesStream", "TranscriptionStream"]
@@ -64,11 +65,40 @@ class ResponseStream:
         self._batch: Iterator[Chunk] = iter(())
         self._ended = False
 
-    async def __aenter__(self) -> Self:
+    async def _begun(self) -> StreamSource:
         if self._begin is None:
             raise ConfigError("a stream is entered once; ask the Router for another")
         begin, self._begin = self._begin, None
-        source = await begin()
+        return await begin()
+
+    async def open(self, *, limit: float | None = None) -> Self:
+        """Enter without a block, for a reader that can not hold one: the call runs in a task of its own.
+
+        ``aclose`` ends it; so does dropping the stream.
+
+        Args:
+            limit: Seconds to wait for the first content.
+
+        Raises:
+            TimeoutError: There was none within ``limit``; the call has been ended.
+        """
+        source = await self._begun()
+        spawn_root_task(source.main, "bifrost stream")
+        try:
+            with anyio.fail_after(limit):
+                await source.opened.wait()
+        except BaseException:
+            source.stop()
+            raise
+        if source.failure is not None and not source.committed:
+            source.stop()
+            await source.finished.wait()
+            raise source.failure
+        self._source = source
+        return self
+
+    async def __aenter__(self) -> Self:
+        source = await self._begun()
         group = anyio.create_task_group()
         await group.__aenter__()
         group.start_soon(source.main)
@@ -105,6 +135,13 @@ class ResponseStream:
     async def __anext__(self) -> Chunk:
         for chunk in self._batch:
             return chunk
+        self._batch = iter(await self.take())
+        for chunk in self._batch:
+            return chunk
+        raise StopAsyncIteration
+
+    async def take(self) -> list[Chunk]:
+        """All chunks that have come since, at least one; none at the end. Beside iteration: one way or the other."""
         source = self._source
         if source is None:
             raise ConfigError("a stream is read inside its 'async with' block")
@@ -117,10 +154,9 @@ class ResponseStream:
                 batch = self._last(source)
             else:
                 batch = self._told(source, batch)
-            self._batch = iter(batch)
-            for chunk in self._batch:
-                return chunk
-        raise StopAsyncIteration
+            if batch:
+                return batch
+        return []
 
     def _told(self, source: StreamSource, batch: list[Chunk]) -> list[Chunk]:  # noqa: ARG002 # for subclasses
         """What the reader gets for chunks that have come."""
@@ -148,6 +184,11 @@ class ResponseStream:
             raise ConfigError("the stream has not been read to its end; its response is not complete")
         return response
 
+    @property
+    def call_id(self) -> str:
+        """The call's id, once the stream is entered."""
+        return "" if self._source is None else self._source.call.id
+
     async def aclose(self) -> None:
         """End the call now, from any task; safe to repeat. The ``async with`` block still leaves as usual."""
         source = self._source
@@ -157,9 +198,11 @@ class ResponseStream:
         await source.finished.wait()
 
     def __del__(self) -> None:
-        if self._group is not None and self._source is not None:
-            # Dropped without being left (an outer generator was): free the connection and settle.
-            self._source.stop()
+        if self._source is None or self._source.finished.is_set():
+            return
+        # Dropped without being left (an outer generator was): free the connection and settle.
+        self._source.stop()
+        if self._group is not None:
             warnings.warn("a stream was dropped without leaving its 'async with' block", ResourceWarning, stacklevel=2)
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
-from .errors import ConfigError
 from .estimates import Estimate
 from .file_requests import Document, Sound
 from .health import RouteHealth
 from .keys import Key, Secret, presented
 from .kinds import Scope
+from .portals import LoopThread
 from .requests import Moderated, Texts
 from .responses import (
     ChatResponse,
@@ -51,12 +48,7 @@ class SyncRouter:
 
     def _adopt(self, router: Router) -> None:
         self._router = router
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._context: AbstractContextManager[BlockingPortal] | None = None
-        self._portal: BlockingPortal | None = None
-        self._thread: int | None = None
-        self._closed = False
+        self._loop = LoopThread("SyncRouter")
 
     @classmethod
     def of(cls, router: Router) -> Self:
@@ -81,26 +73,10 @@ class SyncRouter:
         Raises:
             ConfigError: Closed, used after a fork, or called on its own event loop.
         """
-        if os.getpid() != self._pid:
-            raise ConfigError("a SyncRouter does not survive a fork; make one in the new process")
-        with self._lock:
-            if self._closed:
-                raise ConfigError("the SyncRouter is closed; make another")
-            if self._portal is None:
-                self._context = start_blocking_portal("asyncio", name="bifrost")
-                self._portal = self._context.__enter__()
-                self._thread = self._portal.call(threading.get_ident)
-            if self._thread == threading.get_ident():
-                raise ConfigError("a SyncRouter blocks its own event loop here; use call.router in a plugin")
-            return self._portal
+        return self._loop.portal()
 
     def _call(self, function: Callable[..., Coroutine[Any, Any, _T]], *args: Any, **options: Any) -> _T:
-        future: Future[_T] = self.portal().start_task_soon(partial(function, *args, **options))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # an interrupt of this thread ends the call; no effect on one that ended
-            raise
+        return self._loop.call(function, *args, **options)
 
     def chat(
         self,
@@ -431,18 +407,18 @@ class SyncRouter:
         """As ``Router.describe``."""
         return self._router.describe()
 
+    def http_client(self, *, virtual_key: str | Secret | None = None, flavour: str | None = None) -> Any:
+        """As ``Router.sync_http_client``: an ``httpx.Client`` or ``httpx2.Client``, for vendors' SDKs."""
+        virtual_key = presented(virtual_key)
+        from . import clients  # noqa: PLC0415 # costs nothing until somebody wants one
+
+        return clients.sync_client(clients.Door(self._router, virtual_key), self._call, flavour)
+
+    sync_http_client = http_client
+
     def close(self) -> None:
         """As ``Router.aclose``; ends the event loop and its thread. Safe to repeat."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            context, portal = self._context, self._portal
-        if portal is not None and context is not None and os.getpid() == self._pid:
-            try:
-                portal.call(self._router.aclose)
-            finally:
-                context.__exit__(None, None, None)
+        self._loop.close(self._router.aclose)
 
     def __enter__(self) -> Self:
         return self

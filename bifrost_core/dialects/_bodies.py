@@ -1,0 +1,127 @@
+"""What the bodies of all dialects share: JSON objects, forms, and the members that are the Router's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from bifrost_core.errors import BadRequestError, CallError, UnsupportedParameterError
+from bifrost_core.forms import FormError, Upload, read_form
+from bifrost_core.kinds import Kind
+from bifrost_core.types import File, JsonObject
+
+from .base import Inbound
+
+__all__ = ["Members", "encode", "form_of", "invalid", "members_of", "no_endpoint", "object_of", "unsupported"]
+
+_MAX_FALLBACKS: Final = 16
+
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def invalid(message: str, *, http_status: int = 400) -> CallError:
+    """A request that makes no sense; the message says what to do."""
+    return BadRequestError(message, kind=Kind.INVALID_REQUEST, http_status=http_status)
+
+
+def unsupported(parameter: str, why: str) -> UnsupportedParameterError:
+    """A field that can not be carried over."""
+    return UnsupportedParameterError(f"{parameter!r} can not be carried over: {why}", parameter=parameter)
+
+
+def no_endpoint(dialect: str, inbound: Inbound) -> CallError:
+    """There is nothing behind this path."""
+    return invalid(f"there is no {inbound.method} {inbound.path[:100]!r} in the dialect {dialect}", http_status=404)
+
+
+def object_of(inbound: Inbound) -> JsonObject:
+    """The body as a JSON object.
+
+    Raises:
+        CallError: It is none.
+    """
+    body: Any = None
+    try:
+        body = msgspec.json.decode(inbound.body)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise invalid("the body is no JSON object")
+    return cast("JsonObject", body)
+
+
+class Members:
+    """A body's members, with the Router's own taken out.
+
+    Attributes:
+        model: What the body names; ``""`` where it names none.
+        stream: Whether the answer is to come in pieces.
+        fallbacks: Models to try, where the body names some.
+        body: All others.
+    """
+
+    __slots__ = ("body", "fallbacks", "model", "stream")
+
+    def __init__(self, given: JsonObject) -> None:
+        body = dict(given)
+        model, stream, fallbacks = body.pop("model", None), body.pop("stream", None), body.pop("fallbacks", None)
+        if model is not None and not isinstance(model, str):
+            raise invalid("'model' is no string")
+        if stream is not None and not isinstance(stream, bool):
+            raise invalid("'stream' is no boolean")
+        self.model: str = model or ""
+        self.stream: bool = bool(stream)
+        self.fallbacks: tuple[str, ...] | None = _fallbacks(fallbacks)
+        self.body: JsonObject = body
+
+
+def members_of(inbound: Inbound) -> Members:
+    """The body's members, told apart; ``model`` has to be among them.
+
+    Raises:
+        CallError: It is no JSON object, or one of the Router's own members is of a wrong type.
+    """
+    members = Members(object_of(inbound))
+    if not members.model:
+        raise invalid("'model' is missing; name one as provider/model")
+    return members
+
+
+def _fallbacks(given: Any) -> tuple[str, ...] | None:
+    """Names of models, or objects with such a name, as some gateways write them."""
+    if given is None:
+        return None
+    names: list[str] = []
+    listed: Any = given if isinstance(given, list) else [None]
+    for each in listed:
+        name: Any = cast("Mapping[str, Any]", each).get("model") if isinstance(each, dict) else each
+        if not isinstance(name, str) or not name:
+            raise invalid("'fallbacks' is no list of models; write provider/model for each")
+        names.append(name)
+    if len(names) > _MAX_FALLBACKS:
+        raise invalid(f"'fallbacks' names more than {_MAX_FALLBACKS} models")
+    return tuple(names)
+
+
+def form_of(inbound: Inbound) -> tuple[dict[str, list[str]], tuple[File, ...]]:
+    """A form's texts by name, in order (``name[]`` as ``name``), and its files.
+
+    Raises:
+        CallError: It is no form.
+    """
+    problem = ""
+    texts: dict[str, list[str]] = {}
+    files: list[File] = []
+    try:
+        for name, value in read_form(inbound.headers.get("content-type", ""), inbound.body):
+            if isinstance(value, Upload):
+                files.append(File(name, value.filename, value.data, value.content_type))
+            else:
+                texts.setdefault(name.removesuffix("[]"), []).append(value)
+    except FormError as exc:
+        problem = str(exc)
+    if problem:
+        raise invalid(f"the body can not be read as a form: {problem}")
+    return texts, tuple(files)
