@@ -25,6 +25,7 @@ from .deployments import Deployments
 from .engines.base import HttpEngine
 from .errors import CallError, ConfigError
 from .estimates import Estimate, estimated
+from .flights import Machinery
 from .health import Health, RouteHealth
 from .hooks import compile_hooks
 from .keys import ANY_MODEL, Key, Secret, presented
@@ -36,7 +37,7 @@ from .providers.base import Provider
 from .requests import CALL_OPTIONS, STREAM_OPTIONS
 from .responses import Response
 from .retries import RetryBudget, RetryPolicy
-from .runs import Machinery, Run
+from .runs import Run
 from .sender import Sender
 from .stream_runs import StreamRun
 from .streams import ResponsesStream, ResponseStream, StreamSource

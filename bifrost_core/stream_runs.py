@@ -17,6 +17,7 @@ from .attempts import Attempt
 from .calls import Call
 from .deployments import Deployment
 from .errors import CallError, ProviderTimeoutError, StreamBrokenError
+from .flights import Flight, Machinery
 from .handover import Handover, ReaderLeftError
 from .hooks import FilterChain
 from .kinds import Kind
@@ -26,7 +27,7 @@ from .response_events import responses_of
 from .responses import ChatResponse, Response
 from .resuming import Seam, joined
 from .retries import Failure
-from .runs import Flight, Machinery, Run
+from .runs import Run
 from .sender import ReplyStream, SendError, SendLimits
 from .timeouts import Timeout
 from .types import Chunk, Operation, Request, Route

@@ -267,7 +267,7 @@ def test_a_provider_that_comes_back_gets_its_share_little_by_little() -> None:
             closed = watch.of("one")[-1].ended
             limits = Timeout()
             call = router._call(
-                Request(Operation.CHAT, "one/any", {"messages": []}), limits, None, ["two/any"], None, {}
+                Request(Operation.CHAT, "one/any", {"messages": []}), limits, None, ["two/any"], None, None, {}
             )
             run = Run(router._machinery, call, limits)
             chain = run._chain()
