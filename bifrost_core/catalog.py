@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from typing import Final
 
 from .errors import ConfigError, ModelNotFoundError
 from .keys import ANY_MODEL, Key
@@ -11,6 +12,8 @@ from .prices import PriceBook
 from .providers.base import Provider
 
 __all__ = ["Catalog"]
+
+_MAX_KNOWN: Final = 4096
 
 
 class Catalog:
@@ -37,6 +40,7 @@ class Catalog:
         self._keys_of = keys_of
         self._prices = prices
         self._aliases: dict[str, str] = {}
+        self._known: dict[str, tuple[str, str]] = {}  # what names mean, until keys change
         for alias in aliases:
             target, seen = alias, {alias}
             while target in aliases:
@@ -56,12 +60,22 @@ class Catalog:
         Raises:
             ModelNotFoundError: No provider serves it, or several do; ``candidates`` has near matches.
         """
-        provider, model = self._found(name)
+        found = self._known.get(name)
+        if found is None:
+            found = self._found(name)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[name] = found
+        provider, model = found
         if of_no_model:
             return provider, ANY_MODEL
         if model == ANY_MODEL:
             raise self._unknown(name, f"{name!r} names no model, which only a list of models may do")
         return provider, model
+
+    def forget(self) -> None:
+        """Look anew what names mean: keys have come or gone."""
+        self._known.clear()
 
     def _found(self, name: str) -> tuple[str, str]:
         target = self._aliases.get(name, name)

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Final, Protocol
 
 import anyio
 import anyio.from_thread
-import anyio.lowlevel
 
 from .dialects import Door, Reply, StreamedReply
 from .errors import BifrostError, ConfigError
 from .portals import LoopThread
+from .roots import Home
 
 __all__ = ["BASE_URL", "Blocking", "Door", "LoopElsewhere", "async_client", "sync_client"]
 
@@ -40,11 +40,11 @@ class LoopElsewhere:
     """Runs coroutine functions on the event loop that a Router belongs to; where it has none, on one of its own.
 
     Args:
-        token: Tells the event loop of the Router's calls; None until the first.
+        home: Tells the event loop of the Router's calls; None until the first.
     """
 
-    def __init__(self, token: Callable[[], Any]) -> None:
-        self._token = token
+    def __init__(self, home: Callable[[], Home | None]) -> None:
+        self._home = home
         self._own: LoopThread | None = None
 
     def __call__(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **options: Any) -> Any:
@@ -53,14 +53,14 @@ class LoopElsewhere:
         Raises:
             ConfigError: Called on the Router's own event loop, which it would block.
         """
-        token = self._token()
-        if self._own is None and token is None:
+        home = self._home()
+        if self._own is None and home is None:
             self._own = LoopThread("Router's blocking client")
         if self._own is not None:
             return self._own.call(function, *args, **options)
-        with suppress(anyio.NoEventLoopError):
-            if anyio.lowlevel.current_token() == token:
-                raise ConfigError("a blocking client would block the Router's own event loop; use http_client() here")
+        assert home is not None  # noqa: S101 # else there is one of its own; for the type checker
+        if home.is_here():
+            raise ConfigError("a blocking client would block the Router's own event loop; use http_client() here")
         scopes: list[anyio.CancelScope] = []
 
         async def main() -> Any:
@@ -69,13 +69,13 @@ class LoopElsewhere:
                 return await function(*args, **options)
 
         try:
-            return anyio.from_thread.run(main, token=token)
+            return anyio.from_thread.run(main, token=home.token)
         except Exception:
             raise
         except BaseException:
             for scope in scopes:
                 with suppress(RuntimeError):  # the event loop is gone
-                    anyio.from_thread.run_sync(scope.cancel, token=token)
+                    anyio.from_thread.run_sync(scope.cancel, token=home.token)
             raise
 
 

@@ -15,6 +15,8 @@ from .wire import HttpCall
 
 __all__ = ["Estimate", "choices_of", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
 
+_BESIDE_MESSAGES: Final = frozenset({"extra_body", "input", "tools"})
+_NO_TEXT: Final = frozenset({"output", "type"})  # members that may make a message something else
 _TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
 _TEXT_PARTS: Final = frozenset(
     {"text", "thinking", "refusal", "reference", "tool_reference"}
@@ -83,7 +85,9 @@ def input_bound(request: Request, encoded: HttpCall) -> int | None:
     Source:
         https://docs.mistral.ai/guides/tokenization (byte-pair encoding, control tokens of the template).
     """
-    if request.files or request.operation in _UNBOUNDED or next(_beyond_text(request), None) is not None:
+    if request.files or request.operation in _UNBOUNDED:
+        return None
+    if not _is_plain(request.body) and next(_beyond_text(request), None) is not None:
         return None
     return len(encoded.body)
 
@@ -127,6 +131,17 @@ def _with_and_without_cache(price: Price, input_tokens: int, output_tokens: int)
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, requests=1)
     without, with_cache = price.cost(usage), price.cost(attrs.evolve(usage, cached_tokens=input_tokens))
     return None if without is None or with_cache is None else (without, with_cache)
+
+
+def _is_plain(body: Mapping[str, Any]) -> bool:
+    """Whether it is messages of text alone: seen at a tenth of the cost, and most are."""
+    messages: Any = body.get("messages")
+    if type(messages) is not list or not _BESIDE_MESSAGES.isdisjoint(body):
+        return False
+    for message in messages:  # pyright: ignore[reportUnknownVariableType] # a list of anything
+        if type(message) is not dict or type(message.get("content")) is not str or not _NO_TEXT.isdisjoint(message):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            return False
+    return True
 
 
 def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from .attempts import Attempt
 from .calls import Call
 from .catalog import Catalog
 from .clocks import Clock
+from .copies import changed
 from .deployments import Deployment, Deployments
 from .errors import (
     BudgetExceededError,
@@ -51,9 +52,14 @@ _FREE: Final = Price(per_request=0)
 SETTLE_SECONDS: Final = 2.0  # what settling may take beyond the deadline or after a cancellation
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Machinery:
-    """What the calls of one Router share."""
+    """What the calls of one Router share.
+
+    Attributes:
+        timeout: The Router's own.
+        now: The event loop's time, once it is known which.
+    """
 
     hooks: Hooks
     sender: Sender
@@ -66,7 +72,8 @@ class Machinery:
     clock: Clock
     rng: random.Random
     fallbacks: Mapping[str, tuple[str, ...]]
-    timeout: Timeout  # the Router's own
+    timeout: Timeout
+    now: Callable[[], float] = anyio.current_time
 
 
 @attrs.define(eq=False)
@@ -136,9 +143,10 @@ class Flights:
         self._last_error: CallError | None = None
         # The call's own time only: a scope of the caller's that ends earlier ends the call as a scope does.
         total = timeout.total_for(stream=call.request.stream)
-        self._own_deadline = math.inf if total is None else anyio.current_time() + total
+        now = machinery.now()
+        self._own_deadline = math.inf if total is None else now + total
         self._scope = anyio.CancelScope(deadline=self._own_deadline)
-        self._allowed = call.deadline - anyio.current_time()
+        self._allowed = call.deadline - now
         self._stopped = False
         self._phase = "total"
         self._started = machinery.clock()
@@ -153,7 +161,8 @@ class Flights:
 
     def _request_for(self, deployment: Deployment) -> Request:
         """The request as the adapter gets it: the model by its name at the provider."""
-        return attrs.evolve(self.call.request, model=deployment.model)
+        request = self.call.request
+        return Request(request.operation, deployment.model, request.body, request.files, request.stream)
 
     async def _attempt(
         self,
@@ -207,7 +216,7 @@ class Flights:
                     await hooks.attempt_finished(attempt, call)
         if response is not None:
             headers = response.headers or flight.headers  # a stream's decoder sees bytes alone
-            return self._stamped(attrs.evolve(response, route=route.ref, cost=attempt.cost, headers=headers))
+            return self._stamped(response, route=route.ref, cost=attempt.cost, headers=headers)
         if not isinstance(error, CallError) or kind is None:
             assert error is not None  # noqa: S101 # one of the two is always there
             raise error
@@ -410,14 +419,15 @@ class Flights:
 
     def _time_left(self) -> float:
         deadline = self.call.deadline
-        return math.inf if deadline == math.inf else deadline - anyio.current_time()
+        return math.inf if deadline == math.inf else deadline - self.machinery.now()
 
-    def _stamped(self, response: Response) -> Response:
+    def _stamped(self, response: Response, **known: Any) -> Response:
         """The answer with what only the Router knows."""
         call = self.call
         first = self.first_token_at
-        return attrs.evolve(
+        return changed(
             response,
+            **known,
             call_id=call.id,
             attempts=call.attempts,
             latency=self.machinery.clock() - self._started,

@@ -11,7 +11,6 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 import anyio
-import anyio.lowlevel
 import attrs
 
 from . import requests
@@ -37,6 +36,7 @@ from .providers.base import Provider
 from .requests import CALL_OPTIONS, STREAM_OPTIONS
 from .responses import Response
 from .retries import RetryBudget, RetryPolicy
+from .roots import Home, run_beside
 from .runs import Run
 from .sender import Sender
 from .stream_runs import StreamRun
@@ -124,7 +124,7 @@ class Router(Operations):
             timeout=self._timeout,
         )
         self._running: set[Run] = set()
-        self._loop: object = None
+        self._home: Home | None = None  # the event loop that it belongs to, from its first call on
         self._blocking: Any = None  # the way onto the event loop, once a blocking client wants it
         self._lifespans: Lifespans | None = None
         self._starting: anyio.Event | None = None
@@ -201,8 +201,7 @@ class Router(Operations):
         run = Run(self._machinery, call, timeout_)
         self._running.add(run)
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(run.main)
+            await run_beside(run.main, run.stop)
         finally:
             self._running.discard(run)
         return run.result()
@@ -334,7 +333,7 @@ class Router(Operations):
         from . import clients  # noqa: PLC0415 # costs nothing until somebody wants one
 
         if self._blocking is None:
-            self._blocking = clients.LoopElsewhere(lambda: self._loop)
+            self._blocking = clients.LoopElsewhere(lambda: self._home)
         return clients.sync_client(clients.Door(self, virtual_key), self._blocking, flavour)
 
     # -- keys and health ------------------------------------------------------------------------
@@ -346,6 +345,7 @@ class Router(Operations):
             ConfigError: No such provider, or the id is taken.
         """
         self._deployments.add_key(provider, key)
+        self._catalog.forget()
 
     def remove_key(self, provider: str, key_id: str) -> None:
         """Choose a key no more; attempts in flight on it go on.
@@ -354,6 +354,7 @@ class Router(Operations):
             ConfigError: No such provider or key.
         """
         self._deployments.remove_key(provider, key_id)
+        self._catalog.forget()
         self._health.forget_key(provider, key_id)
 
     def open_route(self, route: RouteRef, *, seconds: float | None = None, scope: Scope | str = Scope.ROUTE) -> None:
@@ -469,10 +470,10 @@ class Router(Operations):
         """Make sure that the Router runs, on this event loop."""
         if self._closed:
             raise ConfigError("the Router is closed; make another")
-        loop = anyio.lowlevel.current_token()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop != loop:
+        if self._home is None:
+            self._home = Home()
+            self._machinery.now = self._home.time
+        elif not self._home.is_here():
             raise ConfigError("the Router belongs to another event loop; make one per event loop, or use SyncRouter")
         if not self._started:
             await self._start()

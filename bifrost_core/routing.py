@@ -263,7 +263,9 @@ class Routing(Flights):
             attempt=len(call.attempts),
         )
         configured = deployment.keys
-        if all(route.weight == configured[route.key_id].weight for route in routes if route.key_id in configured):
+        if self.machinery.hooks.select_routes is None or all(
+            route.weight == configured[route.key_id].weight for route in routes if route.key_id in configured
+        ):
             return deployment.balancer.pick([route.key_id for route in routes], about)
         return deployment.balancer.pick({route.key_id: route.weight for route in routes}, about)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import attrs
@@ -153,11 +153,12 @@ class Run(Routing):
         """The request with its model's full name, where it is certain, and its messages or input items as a list of dicts."""
         name = "/".join(self._resolved(request.model)) if named else request.model
         body = request.body
-        if "messages" in body:
-            body = {**body, "messages": message_dicts(body["messages"])}
+        messages = body.get("messages")
+        if messages is not None and not _is_shaped(messages):
+            body = {**body, "messages": message_dicts(messages)}
         if request.operation is Operation.RESPONSES:
             body = shaped_body(body)
-        return attrs.evolve(request, model=name, body=body)
+        return Request(request.operation, name, body, request.files, request.stream)
 
     def _standing_fallbacks(self) -> tuple[str, ...]:
         return self.machinery.fallbacks.get(self.call.request.model, ())
@@ -257,6 +258,13 @@ class Run(Routing):
             metadata=call.metadata,
             rewritten=frozenset(self._rewritten),
         )
+
+
+def _is_shaped(messages: object) -> bool:
+    """Whether it is a list of messages as dicts already."""
+    if type(messages) is not list or not messages:
+        return False
+    return all(type(message) is dict and "role" in message for message in cast("list[object]", messages))
 
 
 def _sum(attempts: Sequence[Attempt]) -> tuple[Usage, Decimal | None]:

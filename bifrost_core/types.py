@@ -290,6 +290,8 @@ def message_text(content: Any) -> str:
 
 
 def _operation(value: Operation | str) -> Operation:
+    if type(value) is Operation:
+        return value
     try:
         return Operation(value)
     except ValueError:
@@ -330,7 +332,7 @@ class File:
 
 
 def _files(files: Iterable[File]) -> tuple[File, ...]:
-    return tuple(files)
+    return files if type(files) is tuple else tuple(files)
 
 
 @attrs.frozen
