@@ -65,7 +65,7 @@ class Router(Operations):
         fallbacks: Models to try, in order, when a model can not answer.
         aliases: Names of your own for models.
         prices: Over the built-in ones.
-        engine: ``"auto"``, ``"httpx"``, ``"httpx2"``, an ``HttpEngine`` or an ``httpx.AsyncClient``.
+        engine: ``"auto"``, ``"httpx"``, ``"httpx2"``, ``"aiohttp"`` (the extra ``fast``; asyncio only), an ``HttpEngine`` or an ``httpx.AsyncClient``.
         clock: Time for health, limits, caches and budgets; sleeps and deadlines are the event loop's.
         rng: Source of every random choice; a seeded one makes them repeatable.
         require: Hooks that some plugin must implement.
@@ -471,6 +471,7 @@ class Router(Operations):
         if self._closed:
             raise ConfigError("the Router is closed; make another")
         if self._home is None:
+            self._sender.check_event_loop()
             self._home = Home()
             self._machinery.now = self._home.time
         elif not self._home.is_here():

@@ -19,6 +19,7 @@ from typing import Any, Final, Self, overload
 
 import anyio
 import attrs
+import sniffio
 
 from ._errors import ConfigError
 from .clocks import Clock, SystemClock
@@ -510,6 +511,17 @@ class Sender:
             ConfigError: A header, the proxy or ``verify`` can not be used.
         """
         self._lane(provider)
+
+    def check_event_loop(self) -> None:
+        """See whether the engine runs on the event loop that runs now.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        needed = getattr(self.engine, "event_loop", None)
+        running = sniffio.current_async_library()
+        if needed is not None and needed != running:
+            raise ConfigError(f'this engine runs on {needed} alone, not on {running}; use "httpx"', field="engine")
 
     def waiting(self, provider: Provider) -> int:
         """How many exchanges wait for a place under the provider's limits."""

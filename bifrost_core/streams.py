@@ -64,6 +64,7 @@ class ResponseStream:
         self._group: TaskGroup | None = None
         self._batch: Iterator[Chunk] = iter(())
         self._ended = False
+        self._is_closed = False
 
     async def _begun(self) -> StreamSource:
         if self._begin is None:
@@ -149,8 +150,10 @@ class ResponseStream:
             batch = await source.next_batch()
             if batch is None:
                 self._ended = True
-                if source.failure is not None:
+                if source.failure is not None and not self._is_closed:
                     raise source.failure
+                if source.response is None:
+                    return []
                 batch = self._last(source)
             else:
                 batch = self._told(source, batch)
@@ -190,10 +193,11 @@ class ResponseStream:
         return "" if self._source is None else self._source.call.id
 
     async def aclose(self) -> None:
-        """End the call now, from any task; safe to repeat. The ``async with`` block still leaves as usual."""
+        """End the call now, from any task; safe to repeat. Who reads meanwhile is at the end. The ``async with`` block still leaves as usual."""
         source = self._source
         if source is None:
             return
+        self._is_closed = True
         source.stop()
         await source.finished.wait()
 

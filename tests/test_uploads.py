@@ -194,11 +194,13 @@ def exchange(server: RawServer, body: bytes | Multipart) -> Exchange:
     )
 
 
-@pytest.fixture(params=["own", "client"])
-def engine(request: pytest.FixtureRequest) -> Callable[[], HttpEngine]:
-    """The Router's own engine, and a client of the user's."""
+@pytest.fixture(params=["httpx", "aiohttp", "client"])
+def engine(request: pytest.FixtureRequest, anyio_backend_name: str) -> Callable[[], HttpEngine]:
+    """The Router's own engines, and a client of the user's."""
+    if (request.param, anyio_backend_name) == ("aiohttp", "trio"):
+        pytest.skip("aiohttp runs on asyncio alone")
     context = trusting()
-    return lambda: make_engine("httpx" if request.param == "own" else httpx.AsyncClient(verify=context))
+    return lambda: make_engine(httpx.AsyncClient(verify=context) if request.param == "client" else request.param)
 
 
 async def close(engine: HttpEngine) -> None:

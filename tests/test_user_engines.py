@@ -64,7 +64,7 @@ async def test_a_cancelled_call_over_the_users_client_leaves_its_pool_usable(ser
 
 
 def test_an_engine_that_is_none_is_refused_by_name(server: SimulatedMistral) -> None:
-    for engine in ("requests", "aiohttp", 3):
+    for engine in ("requests", 3):
         with pytest.raises(ConfigError) as caught:
             Router([Mistral([A], base_url=server.base_url)], engine=engine)
         assert caught.value.field == "engine"

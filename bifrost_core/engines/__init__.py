@@ -18,7 +18,8 @@ def make_engine(choice: object = "auto") -> HttpEngine:
     """The engine for what a user wrote as ``engine=…``.
 
     Args:
-        choice: ``"auto"`` (httpx2 where it is installed, else httpx), ``"httpx"``, ``"httpx2"``, an
+        choice: ``"auto"`` (httpx2 where it is installed, else httpx), ``"httpx"``, ``"httpx2"``, ``"aiohttp"``
+            (on asyncio only), an
             ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` (it stays the user's: it is not closed
             here), or an engine of the user's own.
 
@@ -26,15 +27,15 @@ def make_engine(choice: object = "auto") -> HttpEngine:
         ConfigError: It is none of these, or the library is not installed.
     """
     if isinstance(choice, str):
-        if choice == "aiohttp":
-            raise ConfigError(
-                'engine "aiohttp" needs the extra `fast`, which is not there yet; use "auto"', field="engine"
-            )
         if choice not in _NAMES:
             raise ConfigError(f"engine {choice!r} is not known; use one of {', '.join(_NAMES)}", field="engine")
         flavour = choice if choice != "auto" else ("httpx2" if find_spec("httpx2") else "httpx")
         if find_spec(flavour) is None:
             raise ConfigError(f"engine {flavour!r} is not installed; `pip install {flavour}`", field="engine")
+        if flavour == "aiohttp":
+            from ._aiohttp import AiohttpEngine  # noqa: PLC0415 # costs nothing until a Router needs it
+
+            return AiohttpEngine()
         from ._httpx import HttpxEngine  # noqa: PLC0415 # costs nothing until a Router needs it
 
         return HttpxEngine(flavour)
