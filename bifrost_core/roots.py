@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
-__all__ = ["Home", "run_beside", "spawn_root_task"]
+__all__ = ["Home", "run_beside", "spawn_root_task", "wait_out"]
 
 _held: Final[set[Any]] = set()  # asyncio keeps weak references to its tasks only
 
@@ -105,6 +105,23 @@ async def run_beside(main: Callable[[], Coroutine[Any, Any, None]], stop: Callab
     if cancelled is not None:
         raise cancelled
     task.result()
+
+
+async def wait_out(event: anyio.Event) -> None:
+    """Wait for what is sure to happen soon, also while this task is being cancelled; then the cancellation goes on."""
+    if sniffio.current_async_library() == "trio":
+        with anyio.CancelScope(shield=True):
+            await event.wait()
+        return
+    cancelled: BaseException | None = None
+    error: type[BaseException] = importlib.import_module("asyncio").CancelledError
+    while not event.is_set():
+        try:
+            await event.wait()
+        except error as exc:
+            cancelled = cancelled or exc
+    if cancelled is not None:
+        raise cancelled
 
 
 def _wake(ended: list[Any], _: Any) -> None:

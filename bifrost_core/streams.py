@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import anyio
-from anyio.abc import TaskGroup
 
 from .calls import Call
 from .errors import ConfigError, PluginError
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
-from .roots import spawn_root_task
+from .roots import spawn_root_task, wait_out
 from .types import Chunk, Request
 
 __all__ = ["ChatStream", "ResponseStream", "ResponsesStream", "TranscriptionStream"]
@@ -61,10 +59,10 @@ class ResponseStream:
         self._begin: Callable[[], Awaitable[StreamSource]] | None = begin
         self._parse = parse
         self._source: StreamSource | None = None
-        self._group: TaskGroup | None = None
         self._batch: Iterator[Chunk] = iter(())
         self._ended = False
         self._is_closed = False
+        self._is_inside = False
 
     async def _begun(self) -> StreamSource:
         if self._begin is None:
@@ -83,52 +81,42 @@ class ResponseStream:
         Raises:
             TimeoutError: There was none within ``limit``; the call has been ended.
         """
+        return await self._enter(limit)
+
+    async def _enter(self, limit: float | None = None) -> Self:
         source = await self._begun()
         spawn_root_task(source.main, "bifrost stream")
         try:
-            with anyio.fail_after(limit):
+            if limit is None:
                 await source.opened.wait()
+            else:
+                with anyio.fail_after(limit):
+                    await source.opened.wait()
         except BaseException:
-            source.stop()
+            await self._end(source)
             raise
         if source.failure is not None and not source.committed:
-            source.stop()
-            await source.finished.wait()
+            await self._end(source)
             raise source.failure
         self._source = source
         return self
 
+    async def _end(self, source: StreamSource) -> None:
+        """End the call and wait until it is settled, whatever is being cancelled."""
+        source.stop()
+        await wait_out(source.finished)
+
     async def __aenter__(self) -> Self:
-        source = await self._begun()
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        group.start_soon(source.main)
-        try:
-            await source.opened.wait()
-        except BaseException:
-            # A cancellation: the group ends its task and waits for it, then it goes on its way.
-            source.stop()
-            if not await group.__aexit__(*sys.exc_info()):
-                raise
-        if source.failure is not None and not source.committed:
-            await group.__aexit__(None, None, None)
-            source.stop()
-            raise source.failure
-        self._source, self._group = source, group
+        await self._enter()
+        self._is_inside = True
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        group, self._group = self._group, None
-        source = self._source
-        if group is None or source is None:
-            return None
-        source.stop()
-        if isinstance(exc, anyio.get_cancelled_exc_class()):
-            return await group.__aexit__(exc_type, exc, traceback)
-        await group.__aexit__(None, None, None)
-        return None
+    ) -> None:
+        self._is_inside = False
+        if self._source is not None:
+            await self._end(self._source)
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
@@ -198,15 +186,14 @@ class ResponseStream:
         if source is None:
             return
         self._is_closed = True
-        source.stop()
-        await source.finished.wait()
+        await self._end(source)
 
     def __del__(self) -> None:
         if self._source is None or self._source.finished.is_set():
             return
         # Dropped without being left (an outer generator was): free the connection and settle.
         self._source.stop()
-        if self._group is not None:
+        if self._is_inside:
             warnings.warn("a stream was dropped without leaving its 'async with' block", ResourceWarning, stacklevel=2)
 
 
