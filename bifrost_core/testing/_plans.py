@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal, TypeAlias
 
 import attrs
-import msgspec
 
 from bifrost_core.kinds import Kind
 
-from .mistral._errors import status_error, usual_error
-from .mistral._replies import DONE, JSON, SSE, TEXT, Event, Reply, as_events, with_usage
-from .mistral.laws import Fault
+from .serving._replies import DONE, JSON, SSE, TEXT, Event, Reply, as_events, with_usage
+from .serving._vendors import Vendor
+from .serving.laws import Fault
 
 __all__ = ["Plan", "plan_fault", "plan_whole", "strikes_early"]
 
@@ -71,10 +70,13 @@ def strikes_early(fault: Fault) -> bool:
     return fault.kind in _EARLY or (fault.kind in _ENDS and fault.after is None)
 
 
-def plan_fault(fault: Fault, reply: Reply | None, rng: random.Random, *, stream: bool, request_id: str) -> Plan:
+def plan_fault(
+    vendor: Vendor, fault: Fault, reply: Reply | None, rng: random.Random, *, stream: bool, request_id: str
+) -> Plan:
     """An answer with a fault in it.
 
     Args:
+        vendor: Whose errors are answered.
         fault: Any but ``slow``, which is in the reply's times, and ``hold``, which waits before.
         reply: What would have been answered; None for faults that strike early.
         rng: Source of where things are cut.
@@ -86,16 +88,10 @@ def plan_fault(fault: Fault, reply: Reply | None, rng: random.Random, *, stream:
     """
     if reply is None or strikes_early(fault):
         if fault.kind == "status":
-            raise status_error(
-                fault.status or 503,
-                fault.shape,
-                kind=fault.error_type,
-                code=fault.code,
-                message=fault.message,
-                request_id=request_id,
-                headers=list(fault.headers.items()),
-            )
+            raise vendor.fault_error(fault, request_id)
         return (_EARLY.get(fault.kind) or _ENDS[fault.kind])(fault, stream)
+    if fault.kind == "error_event":
+        return _error_event(vendor, fault, reply)
     return _LATE[fault.kind](fault, reply, rng)
 
 
@@ -161,7 +157,7 @@ def _body(reply: Reply, *pieces: bytes) -> Iterator[Step]:
 
 def _before(fault: Fault, reply: Reply) -> list[Event]:
     """The events before a fault in mid-stream: never the one with the finish reason."""
-    return reply.events[: min(_AFTER if fault.after is None else fault.after, max(0, len(reply.events) - 2))]
+    return reply.events[: min(_AFTER if fault.after is None else fault.after, max(0, len(reply.events) - reply.tail))]
 
 
 def _cut(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
@@ -201,10 +197,9 @@ def _not_json(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
     return _begin(reply, _events(reply, [*sent, bad, *reply.events[len(sent) :]]))
 
 
-def _error_event(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
-    error = usual_error(fault.status or 500, fault.error_type, fault.code, fault.message)
+def _error_event(vendor: Vendor, fault: Fault, reply: Reply) -> Plan:
     sent = _before(fault, reply)
-    bad = Event(sent[-1].tokens if sent else 0, b"data: " + msgspec.json.encode(error) + b"\n\n")
+    bad = Event(sent[-1].tokens if sent else 0, vendor.error_event(fault))
     return _begin(reply, _events(reply, [*sent, bad]))
 
 
@@ -342,7 +337,6 @@ _LATE: Final[dict[str, Callable[[Fault, Reply, random.Random], Plan]]] = {
     "truncate": _truncate,
     "no_done": _no_done,
     "not_json": _not_json,
-    "error_event": _error_event,
     "comments_only": _comments_only,
     "slow_drip": _slow_drip,
     "wrong_length": _wrong_length,

@@ -18,11 +18,13 @@ from bifrost_core.kinds import Kind
 from bifrost_core.limiter import QueueFullError
 
 from ._plans import Plan, Step, plan_fault, plan_whole, strikes_early
-from .mistral._endpoints import Asked, find_endpoint
-from .mistral._errors import ApiError
-from .mistral._replies import Reply
-from .mistral._service import KeyState, Service
-from .mistral.journal import ServedRequest
+from .mistral._endpoints import find_endpoint
+from .mistral._errors import MistralError
+from .serving._endpoints import Asked
+from .serving._errors import ApiError
+from .serving._replies import Reply
+from .serving._service import KeyState, Service
+from .serving.journal import ServedRequest
 
 __all__ = ["SimulatedEngine"]
 
@@ -212,9 +214,9 @@ class _Served:
             record.body = content
         found = find_endpoint(exchange.method, record.path)
         if found is None:
-            raise ApiError.gateway(404, "no Route matched with those values", self._request_id)
+            raise service.vendor.no_route(exchange.method, record.path, lambda: self._request_id)
         if state is None:
-            raise ApiError.detail(401, "Invalid API Key")
+            raise service.vendor.wrong_key("")
         url = urlsplit(exchange.url)
         asked = Asked(
             service=service,
@@ -252,7 +254,7 @@ class _Served:
             await self._wait_until(fault.delay)
         if fault.kind == "hold":
             await self._hold(state)
-        return plan_fault(fault, reply, self._rng, stream=record.stream, request_id=self._request_id)
+        return plan_fault(service.vendor, fault, reply, self._rng, stream=record.stream, request_id=self._request_id)
 
     async def _take_slot(self, state: KeyState) -> None:
         """Wait until the key's upstream has room.
@@ -279,7 +281,7 @@ class _Served:
 
 def _find(service: Service, credential: bytes) -> KeyState | None:
     try:
-        return service.authenticate(credential.decode())
+        return service.authenticate({"authorization": credential.decode()})
     except (ApiError, UnicodeDecodeError):
         return None
 
@@ -327,4 +329,4 @@ def _bounded(piece: bytes, before: int = 0) -> bytes:
 
 def _check_size(size: int) -> None:
     if size > _MAX_BODY:
-        raise ApiError.gateway(413, "request body too large", None)
+        raise MistralError.gateway(413, "request body too large", None)

@@ -24,12 +24,12 @@ from bifrost_core.types import Operation, Request
 from bifrost_core.wire import Auth, HttpCall, HttpReply, Network
 
 from ._simulation import SimulatedEngine
-from .mistral._answers import AnswerLaw, PageLaw, TranscriptLaw
 from .mistral._endpoints import find_endpoint
-from .mistral._service import Service
-from .mistral.catalogue import SimulatedModel
-from .mistral.journal import KeyCounters, Outlook, ServedRequest
-from .mistral.laws import Fault, SimulatedKey
+from .mistral._service import MistralService
+from .serving._answers import AnswerLaw, PageLaw, TranscriptLaw
+from .serving.catalogue import SimulatedModel
+from .serving.journal import KeyCounters, Outlook, ServedRequest
+from .serving.laws import Fault, SimulatedKey
 
 __all__ = ["Simulated"]
 
@@ -139,7 +139,7 @@ class Simulated:
         self._models = None if models is None else frozenset(models)
         self._loop_time = _LoopTime()
         known = sorted((prices or {}) if self._models is None else self._models)
-        self._service = Service(
+        self._service = MistralService(
             listed,
             [SimulatedModel(model) for model in known],
             seed=seed,

@@ -29,9 +29,10 @@ No address is ever asked; those that ``files/{id}/url`` gives are known and stan
 
 from __future__ import annotations
 
+from bifrost_core.testing.serving.journal import KeyCounters, Outlook, ServedPart, ServedRequest
+from bifrost_core.testing.serving.laws import Fault, FaultKind, Latency, SimulatedKey
+
 from .catalogue import DEFAULT_MODELS, SimulatedModel
-from .journal import KeyCounters, Outlook, ServedPart, ServedRequest
-from .laws import Fault, FaultKind, Latency, SimulatedKey
 from .server import SimulatedMistral
 
 __all__ = [

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from ._answers import Answer, Json, ToolCall, call_tokens
-from ._replies import DONE, Event
+from bifrost_core.testing.serving._answers import Answer, Json, ToolCall, call_tokens
+from bifrost_core.testing.serving._replies import DONE, Event
 
 __all__ = ["Generation", "chat_body", "chat_events"]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import SSE, Reply
+
 from ._answers import make_answer
 from ._bodies import Generation, chat_body, chat_events
-from ._questions import Question
-from ._replies import SSE, Reply
+from ._vendor import limit_headers
 
 __all__ = ["answer_chat", "answer_fim"]
 
@@ -18,7 +20,7 @@ def answer_chat(question: Question) -> Reply:
     """Chat completions.
 
     Raises:
-        ApiError: The model, a limit, or the test's own answer function refuses.
+        MistralError: The model, a limit, or the test's own answer function refuses.
     """
     return _answer(question, "completion_chat")
 
@@ -27,7 +29,7 @@ def answer_fim(question: Question) -> Reply:
     """FIM completions.
 
     Raises:
-        ApiError: As for chat.
+        MistralError: As for chat.
     """
     return _answer(question, "completion_fim")
 
@@ -57,6 +59,6 @@ def _answer(question: Question, capability: str) -> Reply:
         reply.content_type = SSE
         reply.events = chat_events(generation, rng)
     else:
-        reply.headers += [*quota.headers("req", "tokens"), ("x-ratelimit-tokens-query-cost", str(cost))]
+        reply.headers += [*limit_headers(quota, "req", "tokens"), ("x-ratelimit-tokens-query-cost", str(cost))]
         reply.body = chat_body(generation)
     return reply

@@ -16,11 +16,13 @@ from typing import Final
 
 import msgspec
 
-from ._answers import Json
-from ._errors import ApiError
+from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import Reply
+
+from ._errors import MistralError
 from ._members import Check, check_members, choice, integer, mapping, optional, refuse, text, texts
-from ._questions import Question
-from ._replies import Reply
+from ._vendor import limit_headers
 
 __all__ = ["answer_embeddings", "check_embeddings", "count_tokens", "flat_usage"]
 
@@ -42,12 +44,12 @@ def check_embeddings(body: Json) -> None:
     """Refuse what embeddings refuse.
 
     Raises:
-        ApiError: 422 for members, 400 for too many inputs.
+        MistralError: 422 for members, 400 for too many inputs.
     """
     refuse(check_members(body, _MEMBERS, ("model", "input")))
     if not isinstance(body["input"], str) and len(body["input"]) > _MAX_INPUTS:
         message = "Too many inputs in request, split into more batches."
-        raise ApiError.object(400, "invalid_request_prompt", "3210", message)
+        raise MistralError.object(400, "invalid_request_prompt", "3210", message)
 
 
 def answer_embeddings(question: Question) -> Reply:
@@ -58,7 +60,7 @@ def answer_embeddings(question: Question) -> Reply:
     length one again.
 
     Raises:
-        ApiError: The model, a limit or the number of dimensions refuses.
+        MistralError: The model, a limit or the number of dimensions refuses.
     """
     body = question.body
     admission = question.admit("", "req", "tokens")
@@ -78,7 +80,7 @@ def answer_embeddings(question: Question) -> Reply:
     reply = question.reply(
         _encode({"id": question.new_id(), "object": "list", "data": data, "model": body["model"], "usage": usage})
     )
-    reply.headers = [*admission.quota.headers("req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
+    reply.headers = [*limit_headers(admission.quota, "req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
     reply.prompt_tokens = tokens
     return reply
 
@@ -107,7 +109,7 @@ def _dimensions(model: str, wanted: int | None) -> int:
     """Length of the vectors.
 
     Raises:
-        ApiError: 400: the model has no such vectors.
+        MistralError: 400: the model has no such vectors.
     """
     if model.startswith("mistral-embed"):
         usual, allowed = 1024, wanted in {None, 1024}
@@ -115,7 +117,7 @@ def _dimensions(model: str, wanted: int | None) -> int:
         usual, allowed = 1536 if "codestral" in model else 1024, wanted is None or wanted <= 3072
     if not allowed:
         message = f"output_dimension {wanted} is not supported by this model."
-        raise ApiError.object(400, "invalid_request_invalid_args", "3051", message)
+        raise MistralError.object(400, "invalid_request_invalid_args", "3051", message)
     return wanted or usual
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import attrs
 import msgspec
 
-from .laws import ErrorShape
+from bifrost_core.testing.serving._errors import ApiError
 
-__all__ = ["ApiError", "detail_item", "error_object", "status_error", "usual_error"]
+__all__ = ["MistralError", "detail_item", "error_object", "usual_error", "usual_words"]
 
-_JSON = "application/json"
 _GATEWAY_JSON = "application/json; charset=utf-8"
 
 # status -> type, code, message of the error object
@@ -34,40 +33,26 @@ _OTHER: tuple[str, str | None, str] = ("internal_server_error", "1000", "Service
 
 
 @attrs.frozen(eq=False)
-class ApiError(Exception):
-    """A request is refused: the reply to send.
-
-    Attributes:
-        status: HTTP status.
-        body: The whole body.
-        content_type: Its type, or None for a reply without body.
-        headers: Beside the usual ones.
-        from_gateway: Whether the gateway answered, so that nothing behind it was asked.
-    """
-
-    status: int
-    body: bytes
-    content_type: str | None = _JSON
-    headers: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]], kw_only=True)
-    from_gateway: bool = attrs.field(default=False, kw_only=True)
+class MistralError(ApiError):
+    """A refusal in one of the shapes of Mistral."""
 
     @classmethod
     def object(
         cls, status: int, kind: str, code: str | None, message: str, headers: list[tuple[str, str]] | None = None
-    ) -> ApiError:
+    ) -> MistralError:
         """Shape A: Mistral's error object."""
         return cls(status, msgspec.json.encode(error_object(status, kind, code, message)), headers=headers or [])
 
     @classmethod
-    def detail(cls, status: int, detail: str | list[dict[str, Any]]) -> ApiError:
+    def detail(cls, status: int, detail: str | list[dict[str, Any]]) -> MistralError:
         """Shapes B (a text) and C (a list)."""
         return cls(status, msgspec.json.encode({"detail": detail}))
 
     @classmethod
-    def gateway(cls, status: int, message: str, request_id: str | None) -> ApiError:
-        """Shape D: the gateway's message, with a request id or without."""
+    def gateway(cls, status: int, message: str, request_id: str | None) -> MistralError:
+        """Shape D: the gateway's message, with a request id or without; nothing behind it was asked."""
         body = {"message": message} if request_id is None else {"message": message, "request_id": request_id}
-        return cls(status, msgspec.json.encode(body), _GATEWAY_JSON, from_gateway=True)
+        return cls(status, msgspec.json.encode(body), _GATEWAY_JSON, headers=[("x-kong-response-latency", "1")])
 
 
 def error_object(status: int, kind: str, code: str | None, message: str) -> dict[str, object]:
@@ -87,34 +72,13 @@ def detail_item(kind: str, loc: list[str | int], message: str, value: object) ->
     return {"type": kind, "loc": ["body", *loc], "msg": message, "input": value}
 
 
+def usual_words(status: int) -> str:
+    """The usual message of a status."""
+    return _USUAL.get(status, _OTHER)[2]
+
+
 def usual_error(status: int, kind: str | None, code: str | None, message: str | None) -> dict[str, object]:
     """An error object with the usual type, code and message of its status where none are given."""
     usual = _USUAL.get(status, _OTHER)
     # a type of one's own has no code unless one is given with it
     return error_object(status, kind or usual[0], code or (None if kind else usual[1]), message or usual[2])
-
-
-def status_error(
-    status: int,
-    shape: ErrorShape,
-    *,
-    kind: str | None,
-    code: str | None,
-    message: str | None,
-    request_id: str,
-    headers: list[tuple[str, str]],
-) -> ApiError:
-    """An error of any status in any of the five shapes; see ``Fault``."""
-    text = message or _USUAL.get(status, _OTHER)[2]
-    if shape == "A":
-        error = ApiError(status, msgspec.json.encode(usual_error(status, kind, code, message)))
-    elif shape == "B":
-        error = ApiError.detail(status, text)
-    elif shape == "C":
-        error = ApiError.detail(status, [detail_item(kind or "value_error", ["messages"], text, None)])
-    elif shape == "D":
-        error = ApiError.gateway(status, text, request_id)
-    else:
-        error = ApiError(status, (message or "").encode(), "text/plain" if message else None)
-    error.headers.extend(headers)
-    return error

@@ -13,13 +13,15 @@ from uuid import UUID
 
 import msgspec
 
-from ._answers import Json
-from ._errors import ApiError, detail_item
+from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._multipart import Field, Upload
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import Reply
+
+from ._errors import MistralError, detail_item
 from ._filestore import StoredFile, new_id
 from ._members import Check, Findings, Loc, check_members, choice, integer, refuse
-from ._multipart import Field, Upload
-from ._questions import Question
-from ._replies import Reply
+from ._service import files_of
 
 __all__ = [
     "answer_content",
@@ -72,7 +74,7 @@ def check_upload(body: Json) -> None:
     """Refuse what uploads refuse.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
     refuse(check_members(body, _MEMBERS, ("file",)))
 
@@ -81,7 +83,7 @@ def answer_upload(question: Question) -> Reply:
     """Keep a file.
 
     Raises:
-        ApiError: 400: there is no room left.
+        MistralError: 400: there is no room left.
     """
     body, now = question.body, int(question.now)
     upload: Upload = body["file"]
@@ -97,7 +99,7 @@ def answer_upload(question: Question) -> Reply:
         created_at=now,
         expires_at=None if hours is None else now + hours * _HOUR,
     )
-    question.service.files.add(file)
+    files_of(question).add(file)
     return _reply(question, file.entry())
 
 
@@ -105,13 +107,13 @@ def answer_list(question: Question) -> Reply:
     """The files of the key's organisation, the latest first; by ``purpose`` and ``search``, in pages.
 
     Raises:
-        ApiError: 422: a parameter is no number.
+        MistralError: 422: a parameter is no number.
     """
     query = question.query
     page, size = _number(question, "page", 0), _number(question, "page_size", _PAGE)
     files = [
         file
-        for file in question.service.files.of(question.owner, question.now)
+        for file in files_of(question).of(question.owner, question.now)
         if query.get("purpose", file.purpose) == file.purpose and query.get("search", "") in file.filename
     ]
     shown = files[page * size : (page + 1) * size]
@@ -122,7 +124,7 @@ def answer_retrieve(question: Question) -> Reply:
     """One file's entry.
 
     Raises:
-        ApiError: 404: there is no such file; 422: the id is none.
+        MistralError: 404: there is no such file; 422: the id is none.
     """
     return _reply(question, {**_find(question).entry(), "deleted": False})
 
@@ -131,10 +133,10 @@ def answer_delete(question: Question) -> Reply:
     """Forget a file.
 
     Raises:
-        ApiError: As for one file's entry.
+        MistralError: As for one file's entry.
     """
     file = _find(question)
-    question.service.files.remove(file)
+    files_of(question).remove(file)
     return _reply(question, {"id": file.id, "object": "file", "deleted": True})
 
 
@@ -142,7 +144,7 @@ def answer_content(question: Question) -> Reply:
     """What is in a file.
 
     Raises:
-        ApiError: As for one file's entry.
+        MistralError: As for one file's entry.
     """
     file = _find(question)
     reply = question.reply(file.data)
@@ -156,11 +158,11 @@ def answer_url(question: Question) -> Reply:
     Mistral's needs no key to be read; this one is read like the content, with a key.
 
     Raises:
-        ApiError: As for one file's entry.
+        MistralError: As for one file's entry.
     """
     file = _find(question)
     expires = int(question.now) + _number(question, "expiry", _HOURS) * _HOUR
-    return _reply(question, {"url": question.service.files.sign(file, question.base_url, expires)})
+    return _reply(question, {"url": files_of(question).sign(file, question.base_url, expires)})
 
 
 def _reply(question: Question, content: Json) -> Reply:
@@ -175,8 +177,8 @@ def _find(question: Question) -> StoredFile:
         UUID(question.path_id)
     except ValueError:
         finding = detail_item("uuid_parsing", [], "Input should be a valid UUID", question.path_id)
-        raise ApiError.detail(422, [{**finding, "loc": ["path", "file_id"]}]) from None
-    return question.service.files.get(question.path_id, question.owner, question.now)
+        raise MistralError.detail(422, [{**finding, "loc": ["path", "file_id"]}]) from None
+    return files_of(question).get(question.path_id, question.owner, question.now)
 
 
 def _number(question: Question, name: str, default: int) -> int:
@@ -186,5 +188,5 @@ def _number(question: Question, name: str, default: int) -> int:
         return default
     if not _is_number(value) or int(value) < _LEAST[name]:
         finding = detail_item("int_parsing", [], "Input should be a valid integer", value)
-        raise ApiError.detail(422, [{**finding, "loc": ["query", name]}])
+        raise MistralError.detail(422, [{**finding, "loc": ["query", name]}])
     return int(value)

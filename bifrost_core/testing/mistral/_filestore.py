@@ -11,8 +11,9 @@ from uuid import UUID
 
 import attrs
 
-from ._answers import Json
-from ._errors import ApiError
+from bifrost_core.testing.serving._answers import Json
+
+from ._errors import MistralError
 
 __all__ = ["FileStore", "StoredFile"]
 
@@ -82,12 +83,12 @@ class FileStore:
         """Keep a file.
 
         Raises:
-            ApiError: 400: there is no room left.
+            MistralError: 400: there is no room left.
         """
         used = sum(len(each.data) for each in self._files.values())
         if len(self._files) >= _MAX_FILES or used + len(file.data) > _MAX_BYTES:
             text = f"The simulated service keeps at most {_MAX_FILES} files of {_MAX_BYTES} bytes in all; delete some."
-            raise ApiError.object(400, "invalid_request_file", "3310", text)
+            raise MistralError.object(400, "invalid_request_file", "3310", text)
         self._files[file.id] = file
 
     def get(self, file_id: str, owner: str, now: float) -> StoredFile:
@@ -99,14 +100,14 @@ class FileStore:
             now: Seconds since 1970-01-01 UTC.
 
         Raises:
-            ApiError: 404: there is none that the owner may see, or it has expired.
+            MistralError: 404: there is none that the owner may see, or it has expired.
         """
         try:
             found = self._files.get(str(UUID(file_id)))
         except ValueError:
             found = None
         if found is None or found.owner != owner or (found.expires_at is not None and found.expires_at <= now):
-            raise ApiError.detail(404, "File not found")
+            raise MistralError.detail(404, "File not found")
         return found
 
     def remove(self, file: StoredFile) -> None:

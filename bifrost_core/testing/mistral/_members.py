@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
-from ._answers import Json
-from ._errors import ApiError, detail_item
-from ._multipart import describe
+from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._multipart import describe
+
+from ._errors import MistralError, detail_item
 
 __all__ = [
     "Check",
@@ -56,10 +57,10 @@ def refuse(findings: Findings) -> None:
     """Raise what was found, if anything was.
 
     Raises:
-        ApiError: 422 with the findings.
+        MistralError: 422 with the findings.
     """
     if findings:
-        raise ApiError.detail(422, [{**finding, "input": describe(finding["input"])} for finding in findings])
+        raise MistralError.detail(422, [{**finding, "input": describe(finding["input"])} for finding in findings])
 
 
 def check_members(

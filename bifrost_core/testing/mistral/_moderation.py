@@ -18,7 +18,10 @@ from typing import Any, Final
 
 import msgspec
 
-from ._answers import Json
+from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._questions import Admission, Question
+from bifrost_core.testing.serving._replies import Reply
+
 from ._embeddings import count_tokens, flat_usage
 from ._errors import detail_item
 from ._members import (
@@ -35,8 +38,7 @@ from ._members import (
     text,
     texts,
 )
-from ._questions import Admission, Question
-from ._replies import Reply
+from ._vendor import limit_headers
 
 __all__ = [
     "answer_chat_classifications",
@@ -75,7 +77,7 @@ def check_texts(body: Json) -> None:
     """Refuse what moderations and classifications of texts refuse.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
     members: dict[str, Check] = {"model": text, "input": texts, "metadata": optional(mapping)}
     refuse(check_members(body, members, ("model", "input")))
@@ -85,7 +87,7 @@ def check_chat_moderations(body: Json) -> None:
     """Refuse what moderations of chats refuse: anything but a list of messages, or of such lists.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
     refuse(check_members(body, {"model": text, "input": _chats}, ("model", "input")))
 
@@ -94,7 +96,7 @@ def check_chat_classifications(body: Json) -> None:
     """Refuse what classifications of chats refuse: anything but ``{"messages": […]}``, or a list of them.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
 
     def instructions(loc: Loc, value: object) -> Findings:
@@ -135,7 +137,7 @@ def answer_moderations(question: Question) -> Reply:
     """Moderation of each text.
 
     Raises:
-        ApiError: The model or a limit refuses.
+        MistralError: The model or a limit refuses.
     """
     return _moderate(question, _as_list(question.body["input"]))
 
@@ -144,7 +146,7 @@ def answer_chat_moderations(question: Question) -> Reply:
     """Moderation of each chat.
 
     Raises:
-        ApiError: The model or a limit refuses.
+        MistralError: The model or a limit refuses.
     """
     given: list[Any] = question.body["input"]
     chats: list[list[Json]] = given if given and is_list(given[0]) else [given]
@@ -155,7 +157,7 @@ def answer_classifications(question: Question) -> Reply:
     """Classification of each text.
 
     Raises:
-        ApiError: The model or a limit refuses.
+        MistralError: The model or a limit refuses.
     """
     return _classify(question, _as_list(question.body["input"]))
 
@@ -164,7 +166,7 @@ def answer_chat_classifications(question: Question) -> Reply:
     """Classification of each chat.
 
     Raises:
-        ApiError: The model or a limit refuses.
+        MistralError: The model or a limit refuses.
     """
     given: Any = question.body["input"]
     chats: list[Json] = [given] if is_object(given) else given
@@ -202,7 +204,7 @@ def _reply(question: Question, admission: Admission, inputs: list[str], results:
         "results": results,
     }
     reply = question.reply(_encode(body))
-    reply.headers = [*admission.quota.headers("req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
+    reply.headers = [*limit_headers(admission.quota, "req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
     reply.prompt_tokens = tokens
     return reply
 

@@ -23,8 +23,12 @@ from uuid import UUID
 import attrs
 import msgspec
 
-from ._answers import Json, example, make_text
-from ._errors import ApiError, detail_item
+from bifrost_core.testing.serving._answers import Json, make_text
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import Reply
+
+from ._answers import fitting
+from ._errors import MistralError, detail_item
 from ._members import (
     Check,
     Findings,
@@ -40,9 +44,9 @@ from ._members import (
     schema_format,
     text,
 )
-from ._questions import Question
-from ._replies import Reply
+from ._service import page_law
 from ._sources import Source, from_address, from_file_id
+from ._vendor import limit_headers
 
 __all__ = ["answer_ocr", "check_ocr"]
 
@@ -134,7 +138,7 @@ def check_ocr(body: Json) -> None:
     """Refuse what OCR refuses.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
     refuse(check_members(body, _MEMBERS, ("model", "document")))
     body["model"] = body["model"] or "mistral-ocr-latest"
@@ -147,7 +151,7 @@ def answer_ocr(question: Question) -> Reply:
     """The pages that were asked for; those that the document does not have are left out.
 
     Raises:
-        ApiError: The model or a limit refuses, or the document cannot be read.
+        MistralError: The model or a limit refuses, or the document cannot be read.
     """
     body = question.body
     quota = question.admit("ocr", "ocr-pages").quota
@@ -172,7 +176,7 @@ def answer_ocr(question: Question) -> Reply:
         )
     )
     reply.pages = len(pages)
-    reply.headers = [*quota.headers("ocr-pages"), ("x-ratelimit-ocr-pages-query-cost", str(len(pages)))]
+    reply.headers = [*limit_headers(quota, "ocr-pages"), ("x-ratelimit-ocr-pages-query-cost", str(len(pages)))]
     return reply
 
 
@@ -188,13 +192,13 @@ def _count_pages(source: Source) -> int:
     """How many pages a document has.
 
     Raises:
-        ApiError: 400: it says that it is a PDF, and is none.
+        MistralError: 400: it says that it is a PDF, and is none.
     """
     if source.data is None:
         return _PAGES_ELSEWHERE
     is_pdf = source.data.lstrip()[:5] == b"%PDF-"
     if source.content_type == "application/pdf" and not is_pdf:
-        raise ApiError.object(400, "document_parser_invalid_file", "3740", "Document is not a valid PDF.")
+        raise MistralError.object(400, "document_parser_invalid_file", "3740", "Document is not a valid PDF.")
     return min(_MAX_PAGES, max(1, len(_PAGE_OBJECT.findall(source.data)))) if is_pdf else 1
 
 
@@ -213,7 +217,7 @@ def _wanted(pages: str | list[int] | None, count: int) -> list[int]:
 
 def _annotation(form: Json, seed: str) -> str:
     """The least JSON that fits the format's schema."""
-    return example(form["json_schema"]["schema"], random.Random(seed))
+    return fitting(form["json_schema"]["schema"], random.Random(seed))
 
 
 @attrs.define(eq=False)
@@ -232,7 +236,7 @@ class _Reader:
 
     def page(self, index: int) -> Json:
         """One page."""
-        body, law = self.question.body, self.question.service.page
+        body, law = self.question.body, page_law(self.question)
         rng = random.Random(f"{self.seed}/{index}")
         table_format: str | None = body.get("table_format")
         table, table_id = _table(rng, index, table_format)

@@ -9,9 +9,11 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import attrs
 
-from ._errors import ApiError
+from bifrost_core.testing.serving._questions import Question
+
+from ._errors import MistralError
 from ._filestore import StoredFile
-from ._questions import Question
+from ._service import files_of
 
 __all__ = ["Source", "from_address", "from_file", "from_file_id"]
 
@@ -42,9 +44,9 @@ def from_file_id(question: Question, file_id: str) -> Source:
     """A file that was uploaded.
 
     Raises:
-        ApiError: 404: the key's organisation has no such file.
+        MistralError: 404: the key's organisation has no such file.
     """
-    return _stored(question.service.files.get(file_id, question.owner, question.now))
+    return _stored(files_of(question).get(file_id, question.owner, question.now))
 
 
 def from_address(question: Question, url: str) -> Source:
@@ -53,7 +55,7 @@ def from_address(question: Question, url: str) -> Source:
     Addresses that ``GET /v1/files/{id}/url`` gave are known and stand for their file.
 
     Raises:
-        ApiError: 400: it is no such address, or its data cannot be decoded.
+        MistralError: 400: it is no such address, or its data cannot be decoded.
     """
     if url[:5].lower() == "data:":
         return _from_data(url)
@@ -64,7 +66,7 @@ def from_address(question: Question, url: str) -> Source:
         usable = False
     if not usable:
         raise _unreachable(url)
-    stored = question.service.files.behind(url, question.now)
+    stored = files_of(question).behind(url, question.now)
     return Source(url.encode()) if stored is None else _stored(stored)
 
 
@@ -89,6 +91,6 @@ def _from_data(url: str) -> Source:
     return from_file(data, kind)
 
 
-def _unreachable(url: str) -> ApiError:
+def _unreachable(url: str) -> MistralError:
     shown = url if len(url) <= _SHOWN else f"{url[:_SHOWN]}…"
-    return ApiError.object(400, "invalid_request_file", "3310", f"File could not be fetched from url '{shown}'")
+    return MistralError.object(400, "invalid_request_file", "3310", f"File could not be fetched from url '{shown}'")

@@ -15,12 +15,14 @@ from typing import Final
 
 import msgspec
 
-from ._answers import Json
+from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import SSE, Event, Reply, named_event
+
 from ._embeddings import count_tokens
-from ._errors import ApiError
+from ._errors import MistralError
 from ._members import Check, boolean, check_members, choice, mapping, optional, refuse, text
-from ._questions import Question
-from ._replies import SSE, Event, Reply, named_event
+from ._vendor import limit_headers
 
 __all__ = ["answer_speech", "check_speech"]
 
@@ -52,12 +54,12 @@ def check_speech(body: Json) -> None:
     """Refuse what speech refuses; unknown members are none of it.
 
     Raises:
-        ApiError: 422; 400 for the formats that this service cannot make.
+        MistralError: 422; 400 for the formats that this service cannot make.
     """
     refuse(check_members(body, _MEMBERS, ("input",), is_open=True))
     if body.get("response_format", "mp3") not in _MAKERS:
         message = f"The simulated service speaks {', '.join(_MAKERS)} only."
-        raise ApiError.object(400, "invalid_request_invalid_args", "3051", message)
+        raise MistralError.object(400, "invalid_request_invalid_args", "3051", message)
     body["model"] = body.get("model") or _DEFAULT_MODEL
 
 
@@ -65,7 +67,7 @@ def answer_speech(question: Question) -> Reply:
     """Silence in the format asked for, plain or streamed.
 
     Raises:
-        ApiError: The model or a limit refuses.
+        MistralError: The model or a limit refuses.
     """
     body = question.body
     said: str = body["input"]
@@ -81,7 +83,7 @@ def answer_speech(question: Question) -> Reply:
         reply.events = _events(sound, count_tokens(said), reply.completion_tokens)
     else:
         reply.headers = [
-            *quota.headers("input-characters"),
+            *limit_headers(quota, "input-characters"),
             ("x-ratelimit-input-characters-query-cost", str(len(said))),
         ]
         reply.body = _encode({"audio_data": base64.b64encode(sound).decode()})

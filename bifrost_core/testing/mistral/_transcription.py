@@ -21,8 +21,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ._answers import Json, make_text, tokenize
-from ._errors import ApiError, detail_item
+from bifrost_core.testing.serving._answers import Json, make_text, tokenize
+from bifrost_core.testing.serving._multipart import Field, Upload
+from bifrost_core.testing.serving._questions import Question
+from bifrost_core.testing.serving._replies import SSE, Event, Reply, named_event
+
+from ._errors import MistralError, detail_item
 from ._members import (
     Check,
     anything,
@@ -35,10 +39,8 @@ from ._members import (
     refuse,
     text,
 )
-from ._multipart import Field, Upload
-from ._questions import Question
-from ._replies import SSE, Event, Reply, named_event
 from ._sources import Source, from_address, from_file, from_file_id
+from ._vendor import limit_headers
 
 __all__ = ["answer_transcription", "check_transcription", "fold_transcription"]
 
@@ -112,7 +114,7 @@ def check_transcription(body: Json) -> None:
     """Refuse what transcription refuses.
 
     Raises:
-        ApiError: 422 for the parts of the form; 400 for ``language`` beside ``timestamp_granularities``, which
+        MistralError: 422 for the parts of the form; 400 for ``language`` beside ``timestamp_granularities``, which
             the documentation forbids (how the refusal looks is documented nowhere).
     """
     found = check_members(body, _MEMBERS, ("model",))
@@ -126,7 +128,7 @@ def check_transcription(body: Json) -> None:
     refuse(found)
     if "language" in body and "timestamp_granularities" in body:
         words = "timestamp_granularities cannot be combined with language."
-        raise ApiError.object(400, "invalid_request_invalid_args", "3051", words)
+        raise MistralError.object(400, "invalid_request_invalid_args", "3051", words)
 
 
 # -- the answer --------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def answer_transcription(question: Question) -> Reply:
     """What is said in the sound, plain or streamed.
 
     Raises:
-        ApiError: The model or a limit refuses, or there is no such file.
+        MistralError: The model or a limit refuses, or there is no such file.
     """
     body = question.body
     quota = question.admit("audio_transcription", "req", "audio-seconds").quota
@@ -175,7 +177,7 @@ def answer_transcription(question: Question) -> Reply:
     else:
         reply.headers = [
             ("x-max-retry-attempts-reached", "false"),
-            *quota.headers("req", "audio-seconds"),
+            *limit_headers(quota, "req", "audio-seconds"),
             ("x-ratelimit-audio-seconds-query-cost", str(seconds)),
         ]
         reply.body = _encode(whole)
@@ -196,12 +198,12 @@ def _duration(source: Source) -> float:
     """Seconds of sound.
 
     Raises:
-        ApiError: 400: there is nothing in the file.
+        MistralError: 400: there is nothing in the file.
     """
     if source.data is None:
         return _SECONDS_UNKNOWN
     if not source.data:
-        raise ApiError.object(400, "invalid_request_file", "3310", "Audio input could not be decoded.")
+        raise MistralError.object(400, "invalid_request_file", "3310", "Audio input could not be decoded.")
     try:
         with wave.open(io.BytesIO(source.data)) as sound:
             frame = sound.getnchannels() * sound.getsampwidth()

@@ -11,13 +11,12 @@ import math
 import re
 from typing import Any, cast
 
-import msgspec
+from bifrost_core.testing.serving._answers import Json
 
-from ._answers import Json
-from ._errors import ApiError, detail_item
+from ._errors import MistralError, detail_item
 from ._members import Findings, refuse
 
-__all__ = ["check_chat", "check_fim", "parse_body"]
+__all__ = ["check_chat", "check_fim"]
 
 _SAMPLING = frozenset({"temperature", "top_p", "max_tokens", "min_tokens", "stream", "stop", "random_seed", "metadata"})
 _CHAT = _SAMPLING | {
@@ -63,21 +62,6 @@ _EFFORTS = (None, "none", "minimal", "low", "medium", "high", "xhigh", "max")
 _CHOICES = ("auto", "none", "any", "required")
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}\Z")
 _MISMATCH = "Not the same number of function calls and responses"
-
-
-def parse_body(body: bytes) -> Json:
-    """Read the request's JSON.
-
-    Raises:
-        ApiError: 422: it is no JSON object.
-    """
-    try:
-        found: object = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ApiError.detail(422, [detail_item("json_invalid", [0], "JSON decode error", {})]) from None
-    if not isinstance(found, dict):
-        raise ApiError.detail(422, [detail_item("model_attributes_type", [], "Input should be an object", None)])
-    return cast("Json", found)
 
 
 def _check_members(body: Json, known: frozenset[str], required: tuple[str, ...]) -> Findings:
@@ -127,7 +111,7 @@ def check_chat(body: Json) -> None:
     """Refuse what chat completions refuse.
 
     Raises:
-        ApiError: 422 for members, 400 for the order of messages and for arguments.
+        MistralError: 422 for members, 400 for the order of messages and for arguments.
     """
     found = _check_members(body, _CHAT, ("model", "messages"))
     messages: Any = body.get("messages", [])
@@ -146,7 +130,9 @@ def check_chat(body: Json) -> None:
         found.append(detail_item("literal_error", ["reasoning_effort"], text, body["reasoning_effort"]))
     refuse(found)
     if body.get("logprobs"):
-        raise ApiError.object(400, "invalid_request_invalid_args", "3051", "Logprobs are not enabled for this model")
+        raise MistralError.object(
+            400, "invalid_request_invalid_args", "3051", "Logprobs are not enabled for this model"
+        )
     _check_order(cast("list[Json]", turns))
 
 
@@ -215,16 +201,16 @@ def _check_tools(body: Json) -> Findings:
     return found
 
 
-def _order_error(message: str) -> ApiError:
+def _order_error(message: str) -> MistralError:
     """The 400 for messages in a wrong order."""
-    return ApiError.object(400, "invalid_request_message_order", "3230", message)
+    return MistralError.object(400, "invalid_request_message_order", "3230", message)
 
 
 def _check_order(messages: list[Json]) -> None:
     """The rules on which message may follow which.
 
     Raises:
-        ApiError: 400.
+        MistralError: 400.
     """
     if not messages:
         raise _order_error("Conversation must have at least one message")
@@ -262,14 +248,14 @@ def _check_call_id(call_id: str) -> None:
     """Refuse ids that Mistral would not have made; ``"null"`` stands for none."""
     if call_id not in {"null", "None"} and _CALL_ID.match(call_id) is None:
         text = f"Tool call id was {call_id} but must be a-z, A-Z, 0-9, with a length of 9."
-        raise ApiError.object(400, "invalid_function_call", "3280", text)
+        raise MistralError.object(400, "invalid_function_call", "3280", text)
 
 
 def check_fim(body: Json) -> None:
     """Refuse what FIM completions refuse.
 
     Raises:
-        ApiError: 422.
+        MistralError: 422.
     """
     found = _check_members(body, _FIM, ("model", "prompt"))
     for name in ("prompt", "suffix"):

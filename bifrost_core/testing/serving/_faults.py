@@ -11,12 +11,10 @@ from typing import TypeAlias
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import msgspec
 
-from ._errors import usual_error
 from ._exchange import END, Exchange, chunk
 from ._http import response_head
-from ._replies import DONE, JSON, SSE, TEXT, Event, Reply, as_events, with_usage
+from ._replies import JSON, SSE, TEXT, Event, Reply, as_events, with_usage
 from .laws import Fault
 
 __all__ = ["play"]
@@ -126,7 +124,7 @@ _EARLY_UNLESS_AFTER = _ENDS
 
 def _before(fault: Fault, reply: Reply) -> list[Event]:
     """The events sent before a fault in mid-stream: never the one with the finish reason."""
-    return reply.events[: min(_AFTER if fault.after is None else fault.after, max(0, len(reply.events) - 2))]
+    return reply.events[: min(_AFTER if fault.after is None else fault.after, max(0, len(reply.events) - reply.tail))]
 
 
 def _length(size: int) -> tuple[str, str]:
@@ -163,7 +161,7 @@ async def _truncate(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
 
 
 async def _no_done(exchange: Exchange, _fault: Fault, reply: Reply) -> bool:
-    if reply.events[-1].data == DONE:
+    if exchange.service.vendor.is_end(reply.events[-1].data):
         reply.events.pop()
     await exchange.send(reply)
     return True
@@ -181,8 +179,7 @@ async def _not_json(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
 
 
 async def _error_event(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
-    error = usual_error(fault.status or 500, fault.error_type, fault.code, fault.message)
-    frame = b"data: " + msgspec.json.encode(error) + b"\n\n"
+    frame = exchange.service.vendor.error_event(fault)
     sent = _before(fault, reply)
     await exchange.send_events(reply, [*sent, Event(sent[-1].tokens if sent else 0, frame)], end=END)
     return True

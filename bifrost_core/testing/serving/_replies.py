@@ -51,6 +51,7 @@ class Reply:
         headers: Beside the usual ones.
         body: Of a plain reply.
         events: Of a streamed one; empty for a plain one.
+        tail: How many events from the end on the answer is complete.
         first_token: Seconds until the first token.
         tokens_per_second: Output speed.
         prompt_tokens: To bill.
@@ -64,6 +65,7 @@ class Reply:
     headers: list[tuple[str, str]] = attrs.field(factory=list[tuple[str, str]])
     body: bytes = b""
     events: list[Event] = attrs.field(factory=list[Event])
+    tail: int = 2
     first_token: float = 0.0
     tokens_per_second: float = math.inf
     prompt_tokens: int = 0

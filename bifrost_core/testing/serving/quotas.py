@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-__all__ = ["Bucket", "LimitName", "Quota", "exhausted_headers"]
+__all__ = ["Bucket", "LimitName", "Quota"]
 
 LimitName: TypeAlias = Literal["req", "tokens", "ocr-pages", "audio-seconds", "input-characters"]
-"""What a limit counts, as the names of the headers have it."""
+"""What a limit counts, as the names of Mistral's headers have it."""
 
 
 @attrs.define(eq=False)
@@ -95,20 +95,3 @@ class Quota:
         bucket = self.buckets.get(name)
         if bucket is not None:
             bucket.level -= amount
-
-    def headers(self, *names: LimitName) -> list[tuple[str, str]]:
-        """The pairs of headers of some limits, as a plain reply carries them.
-
-        Source:
-            Observed header names of 2026; https://docs.mistral.ai/deployment/ai-studio/tier for what
-            the limits mean.
-        """
-        return [pair for name in names if name in self.buckets for pair in exhausted_headers(name, self.buckets[name])]
-
-
-def exhausted_headers(name: LimitName, bucket: Bucket) -> list[tuple[str, str]]:
-    """The pair of headers of one limit."""
-    return [
-        (f"x-ratelimit-limit-{name}-minute", str(bucket.limit)),
-        (f"x-ratelimit-remaining-{name}-minute", str(bucket.remaining)),
-    ]

@@ -11,8 +11,8 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from ._endpoints import Asked, find_endpoint
-from ._errors import ApiError, status_error
+from ._endpoints import Asked, Find
+from ._errors import ApiError
 from ._http import ClientLeftError, Connection, HttpRequest, response_head
 from ._replies import Event, Reply
 from ._service import KeyState, Service
@@ -46,12 +46,13 @@ class Exchange:
         service: What it is served from.
         conn: Where it came from.
         request: The request.
+        find: What answers which path.
         play: How faults are played.
     """
 
     rng: random.Random  # set before anything is answered
 
-    def __init__(self, service: Service, conn: Connection, request: HttpRequest, play: Play) -> None:
+    def __init__(self, service: Service, conn: Connection, request: HttpRequest, find: Find, play: Play) -> None:
         self.service = service
         self.conn = conn
         self.request = request
@@ -63,6 +64,7 @@ class Exchange:
         self.reply: Reply | None = None
         self.bills = True
         self._sent: int | None = None
+        self._find = find
         self._play = play
         self._state: KeyState | None = None
 
@@ -79,7 +81,7 @@ class Exchange:
         """
         unauthorized: ApiError | None = None
         try:
-            self._state = self.service.authenticate(self.request.headers.get("authorization"))
+            self._state = self.service.authenticate(self.request.headers)
         except ApiError as exc:
             unauthorized = exc
         state, record = self._state, self.record
@@ -110,14 +112,16 @@ class Exchange:
         self.rng = (
             random.Random(f"{self.service.seed}/{state.id}/{record.number}") if state else self.service.stranger()
         )
-        self.request_id = _request_id(self.service.clock.time(), self.rng)
-        found = find_endpoint(request.method, request.path)
+        vendor = self.service.vendor
+        self.request_id = vendor.request_id(self.service.clock.time(), self.rng)
+        found = self._find(request.method, request.path)
         if found is None:
-            raise ApiError.gateway(404, "no Route matched with those values", f"{self.rng.getrandbits(128):032x}")
-        if unauthorized is not None:
-            raise unauthorized
-        if state is None:
-            raise ApiError.detail(401, "Invalid API Key")
+            raise vendor.no_route(request.method, request.path, lambda: f"{self.rng.getrandbits(128):032x}")
+        if unauthorized is not None or state is None:
+            raise unauthorized or vendor.wrong_key("")
+        refusal = vendor.refuse_headers(request.headers)
+        if refusal is not None:
+            raise refusal
         asked = Asked(
             service=self.service,
             state=state,
@@ -129,6 +133,7 @@ class Exchange:
             base_url=f"http://{request.headers.get('host', 'localhost')}",
             content_type=request.headers.get("content-type", ""),
             content=request.body,
+            headers=request.headers,
         )
         asked.read()
         fault, factor = self.service.pick_fault(state, record.number, record.stream)
@@ -151,24 +156,19 @@ class Exchange:
     def head(self, status: int, content_type: str | None, headers: list[tuple[str, str]]) -> bytes:
         """A response head with the usual headers, and the record's note of it."""
         self.record.status = status
-        waited = str(int(self.elapsed * 1000))
         return response_head(
             status,
             [
                 ("date", self.service.date()),
                 *([("content-type", content_type)] if content_type else ()),
-                ("mistral-correlation-id", self.request_id),
-                ("x-kong-request-id", self.request_id),
-                ("x-envoy-upstream-service-time", waited),
-                ("x-kong-upstream-latency", waited),
-                ("x-kong-proxy-latency", "1"),
+                *self.service.vendor.headers(self.request_id, int(self.elapsed * 1000)),
                 *headers,
                 ("connection", "keep-alive" if self.request.keep_alive else "close"),
             ],
         )
 
     async def send(self, reply: Reply) -> None:
-        """Send a reply as Mistral would.
+        """Send a reply as the vendor would.
 
         Raises:
             ClientLeftError: The client left.
@@ -260,10 +260,9 @@ class Exchange:
     async def send_error(self, error: ApiError) -> None:
         """Send a refusal; a client that is gone by now is noted."""
         headers = [*error.headers, ("content-length", str(len(error.body)))]
-        if error.from_gateway:
-            headers.append(("x-kong-response-latency", "1"))
         state = self._state
         if error.status == 429 and state is not None and state.key.retry_after is not None:
+            headers = [header for header in headers if header[0] != "retry-after"]
             headers.append(("retry-after", f"{state.key.retry_after:g}"))
         try:
             await self.finish(self.head(error.status, error.content_type, headers) + error.body)
@@ -272,15 +271,7 @@ class Exchange:
 
     def fault_error(self, fault: Fault) -> ApiError:
         """The error that a ``status`` fault stands for."""
-        return status_error(
-            fault.status or 503,
-            fault.shape,
-            kind=fault.error_type,
-            code=fault.code,
-            message=fault.message,
-            request_id=f"{self.rng.getrandbits(128):032x}",
-            headers=list(fault.headers.items()),
-        )
+        return self.service.vendor.fault_error(fault, f"{self.rng.getrandbits(128):032x}")
 
     def bill_all(self, reply: Reply) -> None:
         """Bill the whole reply, whatever of it is sent."""
@@ -320,19 +311,3 @@ class Exchange:
         self.record.left_after = self.elapsed
         if self.record.ended_after is not None:
             self.service.left_late(self._state)
-
-
-def _request_id(now: float, rng: random.Random) -> str:
-    """A UUID of version 7.
-
-    Args:
-        now: Seconds since 1970-01-01 UTC.
-        rng: Source of the random bits.
-
-    Source:
-        RFC 9562, section 5.7.
-    """
-    bits = rng.getrandbits(74)
-    time_bits = int(now * 1000) & (1 << 48) - 1
-    text = f"{time_bits:012x}7{bits >> 62:03x}{8 | (bits >> 60) & 3:x}{bits & (1 << 60) - 1:015x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -55,6 +55,7 @@ class Question:
         path_id: The id in its path, if there is one.
         query: Its parameters.
         base_url: Where the service is reached, without ``/v1``.
+        headers: Its headers, names in lower case.
         first_token: Seconds until the first token, as drawn for this request.
         tokens_per_second: Output speed after that.
     """
@@ -67,6 +68,7 @@ class Question:
     path_id: str
     query: Mapping[str, str]
     base_url: str
+    headers: Mapping[str, str]
     first_token: float
     tokens_per_second: float
 
@@ -94,7 +96,7 @@ class Question:
             limits: Those that hold for the endpoint.
 
         Raises:
-            ApiError: 400: no such model; 429: a limit is exhausted.
+            ApiError: There is no such model, or a limit is exhausted.
         """
         model = self.service.model(self.body["model"], capability)
         return Admission(model, self.service.admit(self.state, model, *limits))
@@ -111,7 +113,7 @@ class Question:
             raise
         except Exception:
             logger.exception("the answer function of the simulated service failed")
-            raise ApiError.object(500, "internal_server_error", "1000", "Service unavailable.") from None
+            raise self.service.vendor.failed() from None
 
     def new_id(self) -> str:
         """32 hexadecimal digits."""
