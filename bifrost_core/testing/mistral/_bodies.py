@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from bifrost_core.testing.serving._answers import Answer, Json, ToolCall, call_tokens
+from bifrost_core.testing.serving._answers import Answer, Json, ToolCall, call_tokens, pieces
 from bifrost_core.testing.serving._replies import DONE, Event
 
 __all__ = ["Generation", "chat_body", "chat_events"]
@@ -108,23 +108,16 @@ def chat_body(generation: Generation) -> bytes:
     )
 
 
-def _pieces(tokens: tuple[str, ...], rng: random.Random) -> Iterator[tuple[int, str]]:
-    """Group tokens as they come in events: number of tokens, text."""
-    at = 0
-    while at < len(tokens):
-        size = min(rng.randint(1, _MAX_PIECE), len(tokens) - at)
-        yield size, "".join(tokens[at : at + size])
-        at += size
-
-
 def _deltas(answer: Answer, rng: random.Random) -> Iterator[tuple[int, Json, str | None]]:
     """Tokens, delta and finish reason of the events of one choice."""
     yield 0, {"role": "assistant", "content": ""}, None
-    for tokens, text in _pieces(answer.thinking, rng):
+    for tokens, text in pieces(answer.thinking, rng, _MAX_PIECE):
         yield tokens, {"content": [_thinking(text)]}, None
     if answer.prefix:
         yield 0, {"content": answer.prefix}, None
-    texts: list[tuple[int, Json]] = [(tokens, {"content": text}) for tokens, text in _pieces(answer.text, rng)]
+    texts: list[tuple[int, Json]] = [
+        (tokens, {"content": text}) for tokens, text in pieces(answer.text, rng, _MAX_PIECE)
+    ]
     if answer.tool_calls:
         texts.append((sum(map(call_tokens, answer.tool_calls)), {"tool_calls": _calls(answer.tool_calls)}))
     elif not texts or rng.random() < 0.75:  # the last words come with the finish reason, or before it

@@ -8,23 +8,20 @@ Source:
 from __future__ import annotations
 
 import array
-import base64
-import math
-import random
-import sys
 from typing import Final
 
 import msgspec
 
-from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._answers import Json, count_tokens
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import Reply
+from bifrost_core.testing.serving._vectors import draws, pack, unit
 
 from ._errors import MistralError
 from ._members import Check, check_members, choice, integer, mapping, optional, refuse, text, texts
 from ._vendor import limit_headers
 
-__all__ = ["answer_embeddings", "check_embeddings", "count_tokens", "flat_usage"]
+__all__ = ["answer_embeddings", "check_embeddings", "flat_usage"]
 
 _MAX_INPUTS: Final = 256
 _MEMBERS: Final[dict[str, Check]] = {
@@ -71,7 +68,7 @@ def answer_embeddings(question: Question) -> Reply:
     seed = f"{question.service.seed}/{body['model']}"
     vectors = [_vector(f"{seed}/{each}", size, form) for each in inputs]
     data = [
-        {"object": "embedding", "embedding": _pack(vector) if packs else vector.tolist(), "index": index}
+        {"object": "embedding", "embedding": pack(vector) if packs else vector.tolist(), "index": index}
         for index, vector in enumerate(vectors)
     ]
     tokens = sum(map(count_tokens, inputs))
@@ -83,11 +80,6 @@ def answer_embeddings(question: Question) -> Reply:
     reply.headers = [*limit_headers(admission.quota, "req"), ("x-ratelimit-tokens-query-cost", str(tokens))]
     reply.prompt_tokens = tokens
     return reply
-
-
-def count_tokens(words: str) -> int:
-    """Input tokens of a text: about one in four bytes."""
-    return 1 + len(words.encode()) // 4
 
 
 def flat_usage(prompt_tokens: int, total_tokens: int) -> Json:
@@ -123,25 +115,13 @@ def _dimensions(model: str, wanted: int | None) -> int:
 
 def _vector(seed: str, dimensions: int, form: str) -> array.array[float] | array.array[int]:
     """A vector of length one, in the number format that was asked for."""
-    rng = random.Random(seed)
-    raw = [rng.uniform(-1, 1) for _ in range(dimensions)]
+    raw = draws(seed, dimensions)
     code = _TYPECODES[form]
     if form == "float":
-        length = math.sqrt(sum(value * value for value in raw)) or 1.0
-        return array.array("f", (value / length for value in raw))
+        return unit(raw)
     if form in {"int8", "uint8"}:
         shift = 128 if form == "uint8" else 0
         return array.array(code, (round(value * 127) + shift for value in raw))
     shift = 128 if form == "binary" else 0
     bits = "".join("1" if value >= 0 else "0" for value in raw)
     return array.array(code, (int(bits[at : at + 8].ljust(8, "0"), 2) - shift for at in range(0, len(bits), 8)))
-
-
-def _pack(vector: array.array[float] | array.array[int]) -> str:
-    """The numbers one behind the other, floats with the least byte first.
-
-    What Mistral packs is documented nowhere; this is what other services with ``base64`` do.
-    """
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return base64.b64encode(vector.tobytes()).decode()

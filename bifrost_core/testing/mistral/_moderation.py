@@ -11,18 +11,17 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._answers import Json, count_tokens
 from bifrost_core.testing.serving._questions import Admission, Question
 from bifrost_core.testing.serving._replies import Reply
+from bifrost_core.testing.serving._scores import scores_of
 
-from ._embeddings import count_tokens, flat_usage
+from ._embeddings import flat_usage
 from ._errors import detail_item
 from ._members import (
     Check,
@@ -62,9 +61,6 @@ _CATEGORIES: Final = (
 )
 _HIDDEN_2411: Final = 91  # tokens of the instructions that nobody sees, observed
 _HIDDEN: Final = 61
-_HIGH: Final = 0.97
-_WORD: Final = re.compile(r"\w+")
-_FILLERS: Final = frozenset({"and", "content"})
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 
 _encode = msgspec.json.Encoder().encode
@@ -178,7 +174,7 @@ def _moderate(question: Question, inputs: list[str]) -> Reply:
     names = _categories(admission.model.name)
     results: list[Json] = []
     for each in inputs:
-        scores = _scores(each, names)
+        scores = scores_of(each, names)
         results.append({"categories": {name: score > 0.5 for name, score in scores.items()}, "category_scores": scores})
     return _reply(question, admission, inputs, results)
 
@@ -216,19 +212,9 @@ def _categories(model: str) -> tuple[str, ...]:
     return (*_CATEGORIES, "dangerous", "criminal", "jailbreaking")
 
 
-def _scores(words: str, names: Sequence[str]) -> dict[str, float]:
-    """A score for each name; see the module's own words."""
-    said = {word.lower() for word in _WORD.findall(words)}
-    noise = hashlib.sha256(words.encode()).digest()
-    return {
-        name: _HIGH if said & (set(name.lower().split("_")) - _FILLERS) else (noise[at % len(noise)] + 1) / 1e5
-        for at, name in enumerate(names)
-    }
-
-
 def _shares(words: str, labels: Sequence[str]) -> dict[str, float]:
     """Scores that add up to one."""
-    scores = _scores(words, labels)
+    scores = scores_of(words, labels)
     total = sum(scores.values())
     return {label: score / total for label, score in scores.items()}
 

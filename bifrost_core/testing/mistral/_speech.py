@@ -8,18 +8,15 @@ Source:
 from __future__ import annotations
 
 import base64
-import io
-import wave
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._answers import Json, count_tokens
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import SSE, Event, Reply, named_event
+from bifrost_core.testing.serving._sounds import FORMATS, silence
 
-from ._embeddings import count_tokens
 from ._errors import MistralError
 from ._members import Check, boolean, check_members, choice, mapping, optional, refuse, text
 from ._vendor import limit_headers
@@ -37,14 +34,6 @@ _MEMBERS: Final[dict[str, Check]] = {
     "prompt_cache_key": optional(text),
 }
 _DEFAULT_MODEL: Final = "voxtral-mini-tts-latest"
-_RATE: Final = 24_000  # samples per second
-_SECONDS_PER_CHARACTER: Final = 0.06
-_MAX_SECONDS: Final = 10.0
-# MPEG-2, layer III, 32 kbit/s, 24 kHz, one channel: 96 bytes for 576 samples. All zeros decode to silence.
-# Header: ISO/IEC 13818-3 with ISO/IEC 11172-3, section 2.4.1.3.
-_MP3_FRAME: Final = bytes.fromhex("fff344c4").ljust(96, b"\0")
-_MP3_SAMPLES: Final = 576
-_TOKENS_PER_SECOND: Final = 12.5
 _DELTA: Final = 16 * 1024  # bytes of sound in one event
 
 _encode = msgspec.json.Encoder().encode
@@ -57,8 +46,8 @@ def check_speech(body: Json) -> None:
         MistralError: 422; 400 for the formats that this service cannot make.
     """
     refuse(check_members(body, _MEMBERS, ("input",), is_open=True))
-    if body.get("response_format", "mp3") not in _MAKERS:
-        message = f"The simulated service speaks {', '.join(_MAKERS)} only."
+    if body.get("response_format", "mp3") not in FORMATS:
+        message = f"The simulated service speaks {', '.join(FORMATS)} only."
         raise MistralError.object(400, "invalid_request_invalid_args", "3051", message)
     body["model"] = body.get("model") or _DEFAULT_MODEL
 
@@ -73,11 +62,10 @@ def answer_speech(question: Question) -> Reply:
     said: str = body["input"]
     quota = question.admit("audio_speech", "input-characters").quota
     quota.charge("input-characters", len(said))
-    seconds = min(_MAX_SECONDS, len(said) * _SECONDS_PER_CHARACTER)
-    sound = _MAKERS[body.get("response_format", "mp3")](int(seconds * _RATE))
+    sound, tokens = silence(said, body.get("response_format", "mp3"))
     reply = question.reply()
     reply.characters = len(said)
-    reply.completion_tokens = max(1, round(seconds * _TOKENS_PER_SECOND))
+    reply.completion_tokens = tokens
     if question.streams:
         reply.content_type = SSE
         reply.events = _events(sound, count_tokens(said), reply.completion_tokens)
@@ -100,25 +88,3 @@ def _events(sound: bytes, prompt: int, completion: int) -> list[Event]:
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
     data = _encode({"type": "speech.audio.done", "usage": usage})
     return [*events, named_event(completion, "speech.audio.done", data)]
-
-
-def _pcm(samples: int) -> bytes:
-    """Samples of 16 bits."""
-    return bytes(2 * samples)
-
-
-def _wav(samples: int) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(_RATE)
-        sound.writeframes(_pcm(samples))
-    return file.getvalue()
-
-
-def _mp3(samples: int) -> bytes:
-    return _MP3_FRAME * max(1, -(-samples // _MP3_SAMPLES))
-
-
-_MAKERS: Final[dict[str, Callable[[int], bytes]]] = {"pcm": _pcm, "wav": _wav, "mp3": _mp3}

@@ -11,20 +11,17 @@ Source:
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import random
-import wave
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from bifrost_core.testing.serving._answers import Json, make_text, tokenize
+from bifrost_core.testing.serving._answers import Json, tokenize
 from bifrost_core.testing.serving._multipart import Field, Upload
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import SSE, Event, Reply, named_event
+from bifrost_core.testing.serving._sounds import seconds_of, spoken_words
 
 from ._errors import MistralError, detail_item
 from ._members import (
@@ -49,10 +46,7 @@ _SPELLINGS: Final = {"timestamp_granularities[]": "timestamp_granularities"}  # 
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _SOURCES: Final = ("file", "file_url", "file_id")
 _MAX_BIAS: Final = 100
-_BYTES_PER_SECOND: Final = 16_000
 _SECONDS_UNKNOWN: Final = 10.0
-_WORDS_PER_SECOND: Final = 2.5
-_MAX_WORDS: Final = 5_000
 _WINDOW: Final = 30.0  # seconds of sound that cost
 _WINDOW_TOKENS: Final = 375
 _SEGMENT: Final = 8  # words
@@ -147,7 +141,7 @@ def answer_transcription(question: Question) -> Reply:
     seconds = max(1, int(duration))
     quota.charge("audio-seconds", seconds)
     law = question.service.transcript
-    made = _words(source, duration, question.service.seed)
+    made = spoken_words(source.identity, duration, question.service.seed)
     words = made if law is None else question.ask(lambda: tokenize(law(body)))
     segments = _segments(words, duration, body)
     prompt = 3 + 2 * ("language" in body)
@@ -204,20 +198,7 @@ def _duration(source: Source) -> float:
         return _SECONDS_UNKNOWN
     if not source.data:
         raise MistralError.object(400, "invalid_request_file", "3310", "Audio input could not be decoded.")
-    try:
-        with wave.open(io.BytesIO(source.data)) as sound:
-            frame = sound.getnchannels() * sound.getsampwidth()
-            # a header written before the sound was known may promise more than there is
-            frames, rate = min(sound.getnframes(), len(source.data) // frame), sound.getframerate()
-    except (wave.Error, EOFError, RuntimeError):  # the last of seeking beyond the end of a chunk
-        return len(source.data) / _BYTES_PER_SECOND
-    return float(frames) / rate if rate else len(source.data) / _BYTES_PER_SECOND
-
-
-def _words(source: Source, duration: float, seed: int) -> tuple[str, ...]:
-    """As many words as fit into the time, one token each."""
-    count = min(_MAX_WORDS, max(1, round(duration * _WORDS_PER_SECOND)))
-    return make_text(random.Random(f"{seed}/{hashlib.sha256(source.identity).hexdigest()}"), count, count)
+    return seconds_of(source.data)
 
 
 def _segments(words: tuple[str, ...], duration: float, body: Json) -> list[Json]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -20,9 +20,11 @@ __all__ = [
     "ToolCall",
     "TranscriptLaw",
     "call_tokens",
+    "count_tokens",
     "example",
     "limited",
     "make_text",
+    "pieces",
     "scripted",
     "tokenize",
 ]
@@ -96,6 +98,20 @@ def call_tokens(call: ToolCall) -> int:
 def tokenize(text: str) -> tuple[str, ...]:
     """Cut a text into pieces that stand for tokens; together they are the text."""
     return tuple(_TOKEN.findall(text))
+
+
+def count_tokens(words: str) -> int:
+    """Input tokens of a text: about one in four bytes."""
+    return 1 + len(words.encode()) // 4
+
+
+def pieces(tokens: Sequence[str], rng: random.Random, most: int) -> Iterator[tuple[int, str]]:
+    """Group tokens as they come in events of at most ``most``: number of tokens, text."""
+    at = 0
+    while at < len(tokens):
+        size = min(rng.randint(1, most), len(tokens) - at)
+        yield size, "".join(tokens[at : at + size])
+        at += size
 
 
 def make_text(rng: random.Random, least: int, greatest: int) -> tuple[str, ...]:

@@ -101,6 +101,9 @@ class Reply:
 
 
 _BELOW_ZERO: Final = b'{"prompt_tokens":-7,"completion_tokens":-1,"total_tokens":-8}'
+_BELOW_ZERO_TOO: Final = b'{"input_tokens":-7,"output_tokens":-1,"total_tokens":-8}'  # where they are called so
+_INSIDE: Final = ("message", "response")  # members of events that hold a reply with its usage
+_OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def with_usage(reply: Reply, usage: bytes | None) -> None:
@@ -110,20 +113,28 @@ def with_usage(reply: Reply, usage: bytes | None) -> None:
         reply: Changed in place; only objects with a ``usage`` are.
         usage: The bytes; None for counts below zero.
     """
-    raw = msgspec.Raw(_BELOW_ZERO if usage is None else usage)
 
     def recounted(data: bytes) -> bytes:
         try:
-            members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+            members = _OBJECT.decode(data)
         except msgspec.DecodeError:
             return data
-        return msgspec.json.encode({**members, "usage": raw}) if "usage" in members else data
+        changed: dict[str, msgspec.Raw] = {}
+        if "usage" in members:
+            counts = bytes(members["usage"])
+            below = _BELOW_ZERO_TOO if b'"output_tokens"' in counts else _BELOW_ZERO
+            changed["usage"] = msgspec.Raw(below if usage is None else usage)
+        for name in _INSIDE:
+            if name in members and recounted(bytes(members[name])) != members[name]:
+                changed[name] = msgspec.Raw(recounted(bytes(members[name])))
+        return msgspec.json.encode({**members, **changed}) if changed else data
 
     reply.body = recounted(reply.body)
     for at, event in enumerate(reply.events):
-        payload = event.data.removeprefix(b"data: ").removesuffix(b"\n\n")
+        name, mark, payload = event.data.partition(b"data: ")
+        payload = payload.removesuffix(b"\n\n")
         if recounted(payload) != payload:
-            reply.events[at] = Event(event.tokens, b"data: " + recounted(payload) + b"\n\n")
+            reply.events[at] = Event(event.tokens, name + mark + recounted(payload) + b"\n\n")
 
 
 def as_events(reply: Reply) -> None:
