@@ -18,6 +18,7 @@ from .mistral import (
     SimulatedMistral,
     SimulatedModel,
 )
+from .openai import SimulatedOpenAI
 from .plugins import check_plugin
 from .simulated import Simulated
 
@@ -35,5 +36,6 @@ __all__ = [
     "SimulatedKey",
     "SimulatedMistral",
     "SimulatedModel",
+    "SimulatedOpenAI",
     "check_plugin",
 ]

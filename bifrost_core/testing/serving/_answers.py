@@ -76,6 +76,8 @@ class Answer:
         tool_calls: Calls in place of text, or beside it.
         finish_reason: Why it ends.
         prefix: Text that was given and is repeated in front; not generated, so not counted.
+        refusal: Tokens of a refusal in place of the text, at vendors who tell them apart.
+        stopped_by: The text of the request's before which it ends, or None.
     """
 
     text: tuple[str, ...] = ()
@@ -83,11 +85,15 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
     prefix: str = ""
+    refusal: tuple[str, ...] = ()
+    stopped_by: str | None = None
 
     @property
     def tokens(self) -> int:
         """Output tokens."""
-        return len(self.text) + len(self.thinking) + sum(call_tokens(call) for call in self.tool_calls)
+        return (
+            len(self.text) + len(self.refusal) + len(self.thinking) + sum(call_tokens(call) for call in self.tool_calls)
+        )
 
 
 def call_tokens(call: ToolCall) -> int:
@@ -133,7 +139,7 @@ def scripted(said: str | Mapping[str, Any], new_id: Callable[[], str]) -> Answer
 
     Args:
         said: Text, or a mapping with any of ``content``, ``thinking``, ``tool_calls`` (each with ``name``,
-            ``arguments`` and maybe ``id``) and ``finish_reason``.
+            ``arguments`` and maybe ``id``), ``refusal`` and ``finish_reason``.
         new_id: Makes the ids of calls that have none.
     """
     if isinstance(said, str):
@@ -146,6 +152,7 @@ def scripted(said: str | Mapping[str, Any], new_id: Callable[[], str]) -> Answer
     return Answer(
         text=tokenize(said.get("content") or ""),
         thinking=tokenize(said.get("thinking") or ""),
+        refusal=tokenize(said.get("refusal") or ""),
         tool_calls=tuple(calls),
         finish_reason=said.get("finish_reason") or ("tool_calls" if calls else "stop"),
     )
@@ -162,14 +169,16 @@ def limited(answer: Answer, stops: str | Sequence[str] | None, most: int | None)
     if stops:
         text = "".join(answer.text)
         marks = [stops] if isinstance(stops, str) else stops
-        cuts = [at for mark in marks if (at := text.find(mark)) >= 0]
+        cuts = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
         if cuts:
-            answer = attrs.evolve(answer, text=tokenize(text[: min(cuts)]), finish_reason="stop")
+            at, mark = min(cuts)
+            answer = attrs.evolve(answer, text=tokenize(text[:at]), finish_reason="stop", stopped_by=mark)
     if most is None or answer.tokens <= most:
         return answer
     thinking = answer.thinking[:most]
     words = answer.text[: most - len(thinking)]
-    left = most - len(thinking) - len(words)
+    refusal = answer.refusal[: most - len(thinking) - len(words)]
+    left = most - len(thinking) - len(words) - len(refusal)
     calls: list[ToolCall] = []
     for call in answer.tool_calls:
         whole = call_tokens(call)
@@ -181,7 +190,15 @@ def limited(answer: Answer, stops: str | Sequence[str] | None, most: int | None)
             break
         left -= whole
         calls.append(call)
-    return attrs.evolve(answer, text=words, thinking=thinking, tool_calls=tuple(calls), finish_reason="length")
+    return attrs.evolve(
+        answer,
+        text=words,
+        thinking=thinking,
+        refusal=refusal,
+        tool_calls=tuple(calls),
+        finish_reason="length",
+        stopped_by=None,
+    )
 
 
 def example(schema: object, rng: random.Random) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import attrs
 
-from ._answers import Json
+from ._answers import Json, SchemaError
 from ._errors import ApiError
 from ._replies import Reply
 from ._service import KeyState, Service
@@ -106,10 +106,11 @@ class Question:
 
         Raises:
             ApiError: 500: it failed, which is logged; or the one that it raised itself.
+            SchemaError: A JSON Schema of the request is none.
         """
         try:
             return law(*arguments)
-        except ApiError:
+        except (ApiError, SchemaError):
             raise
         except Exception:
             logger.exception("the answer function of the simulated service failed")

@@ -15,6 +15,7 @@ import anyio
 import attrs
 
 from ._answers import AnswerLaw, TranscriptLaw
+from ._prompts import PromptCache
 from ._upstreams import Upstream
 from ._vendors import Vendor
 from .catalogue import SimulatedModel
@@ -134,6 +135,7 @@ class Service:
         self.answer = answer
         self.transcript = transcript
         self.keep_bodies = keep_bodies
+        self.prompts = PromptCache()
         self._only_listed = only_listed
         self._all_capable = all_capable
         self.keys: dict[str, SimulatedKey] = {}
@@ -175,6 +177,7 @@ class Service:
         for name, key in self.keys.items():
             self._limits.setdefault(_group(name, key), key)
         self._strangers = 0
+        self.prompts.clear()
         with self._idle:
             self._journal.clear()
 
