@@ -7,7 +7,6 @@ Source:
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from typing import Any, Final
@@ -15,12 +14,12 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from bifrost_core.testing.serving._answers import Answer, Json, call_tokens, pieces, tokenize
+from bifrost_core.testing.serving._answers import Answer, Json, call_tokens, inner, pieces, tokenize
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import DONE, SSE, Event, Reply
 from bifrost_core.testing.serving._wishes import Tool, Wish
 
-from ._generations import Generated, generate, random_id
+from ._generations import Generated, generate, logprobs_of, random_id
 from ._members import is_object, refused
 
 __all__ = ["answer_chat"]
@@ -48,7 +47,7 @@ def answer_chat(question: Question) -> Reply:
     tail = {"service_tier": made.tier, "system_fingerprint": "fp_simulated"}
     reply = made.reply
     if question.streams:
-        options: Json = body.get("stream_options") or {}
+        options = inner(body, "stream_options")
         reply.content_type = SSE
         reply.events = list(_events(made, body, {**head, **tail}, rng, usage=options.get("include_usage") is True))
         reply.tail = 3 if options.get("include_usage") else 2
@@ -67,7 +66,7 @@ def _wish(body: Json, *, reasons: bool) -> Wish:
     if reasons and body.get("max_tokens") is not None:
         message = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
         raise refused(f"Unsupported parameter: {message}", "max_tokens", "unsupported_parameter")
-    form: Json = body.get("response_format") or {}
+    form = inner(body, "response_format")
     schema: Json | None = form["json_schema"].get("schema") or {} if form.get("type") == "json_schema" else None
     stops: Any = body.get("stop") or ()
     wanted: Any = body.get("tool_choice") or "auto"
@@ -108,21 +107,10 @@ def _usage(made: Generated) -> Json:
 
 
 def _logprobs(tokens: tuple[str, ...], body: Json, rng: random.Random) -> Json | None:
-    """How likely the tokens were, made up as well; None where nobody asked."""
+    """How likely the tokens were; None where nobody asked."""
     if not body.get("logprobs"):
         return None
-
-    def entry(token: str, probability: float) -> Json:
-        return {"token": token, "logprob": round(math.log(probability), 6), "bytes": list(token.encode())}
-
-    found: list[Json] = []
-    for token in tokens:
-        probability = rng.uniform(0.5, 1.0)
-        others = [f"{token}{number}" for number in range(1, int(body.get("top_logprobs") or 0))]
-        top = [entry(token, probability)] if body.get("top_logprobs") else []
-        top += [entry(other, (1 - probability) / 2**number) for number, other in enumerate(others, 1)]
-        found.append({**entry(token, probability), "top_logprobs": top})
-    return {"content": found, "refusal": None}
+    return {"content": logprobs_of(tokens, body.get("top_logprobs") or 0, rng), "refusal": None}
 
 
 def _choice(index: int, answer: Answer, body: Json, rng: random.Random) -> Json:
@@ -184,8 +172,7 @@ def _steps(answer: Answer, body: Json, rng: random.Random) -> Iterator[_Step]:
 
 def _events(made: Generated, body: Json, head: Json, rng: random.Random, *, usage: bool) -> Iterator[Event]:
     """The events of a streamed reply, ``[DONE]`` included; several choices take turns."""
-    options: Json = body.get("stream_options") or {}
-    pads = options.get("include_obfuscation") is not False
+    pads = inner(body, "stream_options").get("include_obfuscation") is not False
     extra: Json = {"usage": None} if usage else {}
     queues = [(index, _steps(answer, body, rng)) for index, answer in enumerate(made.answers)]
     total = 0

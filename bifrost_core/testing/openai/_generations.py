@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -17,7 +19,7 @@ from bifrost_core.testing.serving._wishes import Wish, make_answer
 from ._members import refused
 from ._vendor import limit_headers
 
-__all__ = ["Generated", "WishOf", "generate", "random_id"]
+__all__ = ["Generated", "WishOf", "generate", "logprobs_of", "random_id"]
 
 _BYTES_PER_TOKEN: Final = 4  # of the request's JSON, which real prompts stay close to
 _LEAST_CACHED: Final = 1024  # tokens of a prompt that is cached at all
@@ -70,6 +72,27 @@ class Generated:
 def random_id(rng: random.Random, length: int) -> str:
     """Letters and digits."""
     return "".join(rng.choices(_LETTERS, k=length))
+
+
+def logprobs_of(tokens: Sequence[str], most: int, rng: random.Random) -> list[Json]:
+    """How likely tokens were, made up as well.
+
+    Args:
+        tokens: The tokens.
+        most: How many of the likeliest tokens are told at each place, the one that came included.
+        rng: Source of the probabilities.
+    """
+
+    def entry(token: str, probability: float) -> Json:
+        return {"token": token, "logprob": round(math.log(probability), 6), "bytes": list(token.encode())}
+
+    found: list[Json] = []
+    for token in tokens:
+        probability = rng.uniform(0.5, 0.99)
+        top = [entry(token, probability)] if most else []
+        top += [entry(f"{token}{number}", (1 - probability) / 2**number) for number in range(1, most)]
+        found.append({**entry(token, probability), "top_logprobs": top})
+    return found
 
 
 def generate(question: Question, wish_of: WishOf, *, count: int, context: str) -> Generated:

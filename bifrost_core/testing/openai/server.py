@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from bifrost_core.testing.serving._answers import AnswerLaw, TranscriptLaw
 from bifrost_core.testing.serving._server import SimulatedServer, to_keys, to_law
-from bifrost_core.testing.serving._service import Clock, Service, WallClock
+from bifrost_core.testing.serving._service import Clock, WallClock
 from bifrost_core.testing.serving.catalogue import SimulatedModel
 from bifrost_core.testing.serving.laws import SimulatedKey
 
 from ._endpoints import find_endpoint
-from ._vendor import OpenAIVendor
+from ._service import OpenAIService
 from .catalogue import DEFAULT_MODELS, capabilities_of
 
 __all__ = ["SimulatedOpenAI"]
@@ -63,8 +63,7 @@ class SimulatedOpenAI(SimulatedServer):
         max_body: int = 32 * 2**20,
         idle: float | None = None,
     ) -> None:
-        service = Service(
-            OpenAIVendor(),
+        service = OpenAIService(
             to_keys(keys),
             [SimulatedModel(each, (), capabilities_of(each)) if isinstance(each, str) else each for each in models],
             seed=seed,

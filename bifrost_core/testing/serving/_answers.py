@@ -22,6 +22,7 @@ __all__ = [
     "call_tokens",
     "count_tokens",
     "example",
+    "inner",
     "limited",
     "make_text",
     "pieces",
@@ -104,6 +105,14 @@ def call_tokens(call: ToolCall) -> int:
 def tokenize(text: str) -> tuple[str, ...]:
     """Cut a text into pieces that stand for tokens; together they are the text."""
     return tuple(_TOKEN.findall(text))
+
+
+def inner(body: Json, *names: str) -> Json:
+    """The object behind some names, one inside the other; an empty one where there is none."""
+    for name in names:
+        found: Any = body.get(name)
+        body = found if isinstance(found, dict) else {}
+    return body
 
 
 def count_tokens(words: str) -> int:
