@@ -5,6 +5,7 @@ Public and for users' own tests, not only for this library's.
 
 from __future__ import annotations
 
+from .anthropic import SimulatedAnthropic
 from .clocks import FakeClock, LoopClock
 from .mistral import (
     Fault,
@@ -33,6 +34,7 @@ __all__ = [
     "ServedPart",
     "ServedRequest",
     "Simulated",
+    "SimulatedAnthropic",
     "SimulatedKey",
     "SimulatedMistral",
     "SimulatedModel",

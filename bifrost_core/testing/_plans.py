@@ -199,7 +199,7 @@ def _not_json(fault: Fault, reply: Reply, _rng: random.Random) -> Plan:
 
 def _error_event(vendor: Vendor, fault: Fault, reply: Reply) -> Plan:
     sent = _before(fault, reply)
-    bad = Event(sent[-1].tokens if sent else 0, vendor.error_event(fault))
+    bad = Event(sent[-1].tokens if sent else 0, vendor.error_event(fault, reply.events[0].data))
     return _begin(reply, _events(reply, [*sent, bad]))
 
 

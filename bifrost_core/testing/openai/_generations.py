@@ -161,9 +161,7 @@ def _cached(question: Question, prompt: int, context: Any) -> int:
     total = 0
     for data in sizes:
         total += len(data)
-        prefixes.append(Prefix(data, int(total * scale)))
-    found = question.service.prompts.read(
-        (question.owner, str(question.body["model"])), prefixes, question.now, seconds=_CACHE_SECONDS
-    )
+        prefixes.append(Prefix(data, int(total * scale), _CACHE_SECONDS))
+    found = question.service.prompts.read((question.owner, str(question.body["model"])), prefixes, question.now)
     tokens = min(found, prompt - 1)
     return tokens // _CACHE_STEP * _CACHE_STEP if tokens >= _LEAST_CACHED else 0

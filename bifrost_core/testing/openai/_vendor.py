@@ -92,6 +92,19 @@ class OpenAIVendor(Vendor):
         """OpenAI's error object."""
         return usual_error(status, fault.error_type, fault.code, fault.message)
 
+    def error_event(self, fault: Fault, like: bytes) -> bytes:
+        """An error object; in the streams of responses an event of the type ``error``.
+
+        Source:
+            https://platform.openai.com/docs/api-reference/responses-streaming/error.
+        """
+        if not like.startswith(b"event: response."):
+            return super().error_event(fault, like)
+        error = self.error_object(fault.status or 500, fault)["error"]
+        code = error["code"] or error["type"]
+        members = {"type": "error", "code": code, "message": error["message"], "param": None, "sequence_number": 0}
+        return b"event: error\ndata: " + msgspec.json.encode(members) + b"\n\n"
+
     def fault_error(self, fault: Fault, request_id: str) -> ApiError:
         """The error reply of a fault."""
         error = self.error_object(fault.status or 503, fault)

@@ -111,7 +111,7 @@ def inner(body: Json, *names: str) -> Json:
     """The object behind some names, one inside the other; an empty one where there is none."""
     for name in names:
         found: Any = body.get(name)
-        body = found if isinstance(found, dict) else {}
+        body = cast("Json", found) if isinstance(found, dict) else {}
     return body
 
 

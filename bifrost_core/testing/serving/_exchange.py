@@ -259,6 +259,7 @@ class Exchange:
 
     async def send_error(self, error: ApiError) -> None:
         """Send a refusal; a client that is gone by now is noted."""
+        error = self.service.vendor.signed(error, self.request_id)
         headers = [*error.headers, ("content-length", str(len(error.body)))]
         state = self._state
         if error.status == 429 and state is not None and state.key.retry_after is not None:

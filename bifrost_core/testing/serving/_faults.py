@@ -179,7 +179,7 @@ async def _not_json(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
 
 
 async def _error_event(exchange: Exchange, fault: Fault, reply: Reply) -> bool:
-    frame = exchange.service.vendor.error_event(fault)
+    frame = exchange.service.vendor.error_event(fault, reply.events[0].data)
     sent = _before(fault, reply)
     await exchange.send_events(reply, [*sent, Event(sent[-1].tokens if sent else 0, frame)], end=END)
     return True

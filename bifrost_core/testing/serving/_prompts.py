@@ -21,13 +21,11 @@ class Prefix:
     Attributes:
         data: The piece.
         tokens: Of all pieces up to this one, itself included.
-        keeps: Whether the cache keeps the beginning that ends here, and looks for it.
-        seconds: For how long, where it differs from the others.
+        seconds: How long the cache keeps the beginning that ends here, from its last use on; None: not at all.
     """
 
     data: bytes
     tokens: int
-    keeps: bool = True
     seconds: float | None = None
 
 
@@ -35,16 +33,15 @@ class PromptCache:
     """Beginnings of prompts, each with the time at which it is forgotten; the least recently used go first."""
 
     def __init__(self) -> None:
-        self._until: OrderedDict[str, float] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, float]] = OrderedDict()  # when it is forgotten, and its seconds
 
-    def read(self, scope: tuple[str, str], prefixes: Sequence[Prefix], now: float, *, seconds: float) -> int:
+    def read(self, scope: tuple[str, str], prefixes: Sequence[Prefix], now: float) -> int:
         """Look a prompt up, and keep it.
 
         Args:
             scope: Whose prompt it is, and for which model.
             prefixes: Its pieces, in order.
             now: Seconds on any clock.
-            seconds: How long a beginning lives after its last use.
 
         Returns:
             Tokens of the longest beginning that was known.
@@ -53,17 +50,20 @@ class PromptCache:
         known = 0
         for prefix in prefixes:
             digest.update(b"%d:%b" % (len(prefix.data), prefix.data))
-            if not prefix.keeps:
-                continue
             name = digest.hexdigest()
-            if self._until.get(name, now) > now:
+            until, seconds = self._kept.get(name, (now, 0.0))
+            if until > now:
                 known = prefix.tokens
-            self._until[name] = now + (seconds if prefix.seconds is None else prefix.seconds)
-            self._until.move_to_end(name)
-        while len(self._until) > _MOST:
-            self._until.popitem(last=False)
+            else:
+                seconds = 0.0
+            if seconds or prefix.seconds is not None:
+                seconds = max(seconds, prefix.seconds or 0.0)
+                self._kept[name] = (now + seconds, seconds)
+                self._kept.move_to_end(name)
+        while len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
         return known
 
     def clear(self) -> None:
         """Forget all."""
-        self._until.clear()
+        self._kept.clear()

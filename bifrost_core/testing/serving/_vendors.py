@@ -101,6 +101,10 @@ class Vendor(ABC):
     def failed(self) -> ApiError:
         """The test's own answer function raised."""
 
+    def signed(self, error: ApiError, request_id: str) -> ApiError:  # noqa: ARG002  # for those that do
+        """The refusal with the request's id in it, where the vendor puts it into bodies."""
+        return error
+
     # -- faults --------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -111,8 +115,13 @@ class Vendor(ABC):
     def fault_error(self, fault: Fault, request_id: str) -> ApiError:
         """The error reply that a ``status`` fault stands for."""
 
-    def error_event(self, fault: Fault) -> bytes:
-        """The frame of an error inside a stream."""
+    def error_event(self, fault: Fault, like: bytes) -> bytes:  # noqa: ARG002  # for those with streams of several kinds
+        """The frame of an error inside a stream.
+
+        Args:
+            fault: What it says.
+            like: Another frame of the stream.
+        """
         return b"data: " + msgspec.json.encode(self.error_object(fault.status or 500, fault)) + b"\n\n"
 
     def is_end(self, data: bytes) -> bool:
