@@ -180,12 +180,9 @@ def check_messages(path: str, value: object) -> None:
         raise AnthropicError.bad("messages: at least one message is required")
     for index, turn in enumerate(turns):
         where = f"{path}.{index}"
-        if turn.get("role") == "system":
-            raise AnthropicError.bad(
-                'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not '
-                '"system" as an input message role.'
-            )
-        check_members(turn, {"role": choice("user", "assistant"), "content": _content}, ("role", "content"), path=where)
+        check_members(
+            turn, {"role": choice("user", "assistant", "system"), "content": _content}, ("role", "content"), path=where
+        )
         if not turn["content"] and not (turn["role"] == "assistant" and index == len(turns) - 1):
             raise AnthropicError.bad(
                 f"{where}: all messages must have non-empty content except for the optional final assistant message"
@@ -223,18 +220,28 @@ def turns_of(messages: list[Json]) -> list[tuple[str, list[Json]]]:
 # -- order -------------------------------------------------------------------------------------------------------
 
 
-def check_order(body: Json, is_signed: Callable[[Json], bool], *, prefill: bool) -> None:
+def check_order(body: Json, is_signed: Callable[[Json], bool], *, prefill: bool, late_system: bool) -> None:
     """Refuse turns in a wrong order.
 
     Args:
         body: The request, its members checked.
         is_signed: Whether a block of thinking has its own signature.
         prefill: Whether the last turn may be the assistant's.
+        late_system: Whether system messages may follow the user's.
 
     Raises:
         AnthropicError: 400.
     """
-    turns = turns_of(body["messages"])
+    messages: list[Json] = body["messages"]
+    for index, message in enumerate(messages):
+        if message["role"] == "system":
+            if not late_system:
+                raise AnthropicError.bad(f"messages.{index}: role 'system' is not supported on this model")
+            if index == 0 or messages[index - 1]["role"] == "assistant":
+                raise AnthropicError.bad(
+                    f"messages.{index}: a message of the role 'system' must follow one of the user"
+                )
+    turns = turns_of([message for message in messages if message["role"] != "system"])
     if turns[0][0] != "user":
         raise AnthropicError.bad('messages: first message must use the "user" role')
     owed: list[str] = []

@@ -26,7 +26,7 @@ from ._errors import AnthropicError
 from ._prompts import PromptTokens, count_prompt, read_prompt
 from ._validation import check_body
 from ._vendor import limit_headers, random_id
-from .catalogue import takes_prefill
+from .catalogue import traits_of
 
 __all__ = ["answer_count", "answer_messages"]
 
@@ -103,12 +103,15 @@ def answer_messages(question: Question) -> Reply:
 
 def _check(question: Question, *, counts: bool) -> None:
     body = question.body
-    check_body(body, counts=counts, beta="anthropic-beta" in question.headers)
-    seed = question.service.seed
+    check_body(
+        body, counts=counts, beta="anthropic-beta" in question.headers, version=question.headers["anthropic-version"]
+    )
+    seed, traits = question.service.seed, traits_of(body["model"])
     check_order(
         body,
         lambda block: _is_signed(block["thinking"], block["signature"], seed),
-        prefill=takes_prefill(body["model"]),
+        prefill=traits.prefill,
+        late_system=traits.late_system,
     )
 
 
@@ -116,6 +119,8 @@ def _wish(body: Json) -> Wish:
     """What a request wants."""
     choice = inner(body, "tool_choice")
     tools = [tool for tool in body.get("tools") or () if tool.get("type") in {None, "custom"}]
+    thinking = inner(body, "thinking").get("type")
+    unasked = traits_of(body["model"]).thinks and choice.get("type") not in {"any", "tool"}
     form = inner(body, "output_config", "format") or inner(body, "output_format")
     return Wish(
         tools=tuple(Tool(tool["name"], tool["input_schema"]) for tool in tools),
@@ -124,7 +129,7 @@ def _wish(body: Json) -> Wish:
         schema=form.get("schema"),
         stops=tuple(body.get("stop_sequences") or ()),
         most=body["max_tokens"],
-        thinks=inner(body, "thinking").get("type") in {"enabled", "adaptive"},
+        thinks=thinking in {"enabled", "adaptive"} or (unasked and thinking is None),
     )
 
 
@@ -166,7 +171,9 @@ def _digest(thinking: str, seed: int, nonce: bytes) -> bytes:
 def _content(answer: Answer, body: Json, rng: random.Random, seed: int) -> Iterator[Json]:
     """Thinking, text and calls, in this order."""
     if answer.thinking:
-        shown = "" if inner(body, "thinking").get("display") == "omitted" else "".join(answer.thinking)
+        usual = "summarized" if traits_of(body["model"]).shows else "omitted"
+        display = inner(body, "thinking").get("display") or usual
+        shown = "" if display == "omitted" else "".join(answer.thinking)
         yield {"type": "thinking", "thinking": shown, "signature": _sign(shown, seed, rng)}
     said = "".join(answer.text or answer.refusal)
     if said:

@@ -15,12 +15,12 @@ from bifrost_core.testing.serving._replies import Reply
 from bifrost_core.testing.serving.catalogue import SimulatedModel
 
 from ._errors import AnthropicError
+from .catalogue import traits_of
 
 __all__ = ["answer_model", "answer_models"]
 
 _PAGE: Final = 20
 _MOST: Final = 1000
-_MOST_OUTPUT: Final = 64_000  # tokens, of all models
 
 _encode = msgspec.json.Encoder().encode
 
@@ -78,7 +78,7 @@ def _entry(model: SimulatedModel) -> dict[str, Any]:
         "lifecycle": "active" if model.deprecation is None else "deprecated",
         "line": line if line in {"haiku", "sonnet", "opus", "fable", "mythos"} else None,
         "max_input_tokens": model.context,
-        "max_tokens": _MOST_OUTPUT,
+        "max_tokens": traits_of(model.name).output,
         "capabilities": None,
         "deprecated_at": None,
         "retires_at": model.deprecation,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bifrost_core.testing.serving._answers import Json, inner
 
-from ._blocks import CACHE, check_messages, check_system
+from ._blocks import CACHE, blocks_of, check_messages, check_system
 from ._errors import AnthropicError
 from ._members import (
     Check,
@@ -30,11 +30,14 @@ from ._members import (
     pattern,
     text,
 )
+from .catalogue import Traits, traits_of
 
 __all__ = ["check_body"]
 
 _LEAST_BUDGET: Final = 1024
 _MOST_BREAKPOINTS: Final = 4
+_NEWER: Final = "2026-10-21"  # https://platform.claude.com/docs/en/api/migration-2026-10-21
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
 _NAME: Final = pattern("[a-zA-Z0-9_-]{1,128}")
 
 
@@ -160,23 +163,35 @@ _BETA: Final = (
 )
 
 
-def check_body(body: Json, *, counts: bool, beta: bool) -> None:
+def check_body(body: Json, *, counts: bool, beta: bool, version: str) -> None:
     """Refuse what messages, or the counting of their tokens, refuse.
 
     Args:
         body: The request.
         counts: Whether its tokens are only counted.
         beta: Whether members of beta features are let through.
+        version: Of the API, as the request states it.
 
     Raises:
         AnthropicError: 400 for the first finding.
     """
     known = _PROMPT if counts else _MESSAGES
+    if version >= _NEWER:
+        known = {name: check for name, check in known.items() if name not in _SAMPLING}
     if beta:
         known = {**known, **dict.fromkeys(_BETA, anything)}
     check_members(body, known, ("model", "messages") if counts else ("model", "max_tokens", "messages"))
     _check_choice(body)
-    _check_thinking(body, counts=counts)
+    traits = traits_of(body["model"])
+    _check_thinking(body, traits, counts=counts)
+    _check_sampling(body, traits)
+    if not counts and body["max_tokens"] > traits.output:
+        raise AnthropicError.bad(
+            f"max_tokens: {body['max_tokens']} > {traits.output}, which is the maximum allowed number of output tokens "
+            f"for {body['model']}"
+        )
+    if version >= _NEWER:
+        _check_newer(body["messages"])
     marks = _breakpoints(body.get("tools")) + _breakpoints(body.get("system")) + _breakpoints(body["messages"])
     marks += body.get("cache_control") is not None
     if marks > _MOST_BREAKPOINTS:
@@ -200,9 +215,39 @@ def _check_choice(body: Json) -> None:
             raise AnthropicError.bad(f"Tool '{choice_made['name']}' not found in provided tools")
 
 
-def _check_thinking(body: Json, *, counts: bool) -> None:
+def _check_newer(messages: list[Json]) -> None:
+    """What version 2026-10-21 refuses beside sampling: documents of the assistant, citations of the user."""
+    for index, message in enumerate(messages):
+        for at, block in enumerate(blocks_of(message["content"])):
+            where = f"messages.{index}.content.{at}"
+            if message["role"] == "assistant" and block["type"] == "document":
+                raise AnthropicError.bad(f"{where}: `document` blocks are not allowed in `assistant` messages")
+            texts = blocks_of(block["content"]) if block["type"] == "search_result" else [block]
+            if message["role"] == "user" and any(
+                is_list(each.get("citations")) and each["citations"] for each in texts
+            ):
+                raise AnthropicError.bad(f"{where}: `citations` are not allowed on `text` blocks in `user` messages")
+
+
+def _check_sampling(body: Json, traits: Traits) -> None:
+    """Newer models take the defaults only."""
+    if traits.sampling:
+        return
+    for name in _SAMPLING:
+        if body.get(name) is not None and (name == "top_k" or body[name] != 1):
+            raise AnthropicError.bad(f"`{name}` is deprecated for this model.")
+
+
+def _check_thinking(body: Json, traits: Traits, *, counts: bool) -> None:
     thinking = inner(body, "thinking")
     kind = thinking.get("type")
+    if kind == "adaptive" and not traits.adaptive:
+        raise AnthropicError.bad("adaptive thinking is not supported on this model")
+    if kind == "enabled" and not traits.budget:
+        raise AnthropicError.bad(
+            '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
+            '"output_config.effort" to control thinking behavior.'
+        )
     if kind == "enabled":
         if "budget_tokens" not in thinking:
             raise AnthropicError.bad("thinking.enabled.budget_tokens: Field required")

@@ -25,7 +25,7 @@ from ._errors import AnthropicError, usual_error
 
 __all__ = ["AnthropicVendor", "limit_headers", "random_id"]
 
-_VERSIONS: Final = frozenset({"2023-01-01", "2023-06-01"})
+_VERSIONS: Final = frozenset({"2023-01-01", "2023-06-01", "2026-10-21"})
 _NAMES: Final[dict[LimitName, str]] = {"req": "requests", "tokens": "tokens"}
 _LETTERS: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _NEVER: Final = 86_400.0  # seconds that are stated for a limit of zero
