@@ -129,7 +129,8 @@ class Fault:
     ``half_body``             part of the body (of an event, in a stream), then ``then``
     ``truncate``              a stream that ends in good order without ``finish_reason``;
                               a plain reply cut to half with the right length
-    ``no_done``               a complete stream without its last ``[DONE]``; streams of sound have none
+    ``no_done``               a complete stream without its last ``[DONE]`` (``message_stop``, at
+                              Anthropic); streams of sound and of OpenAI's responses have none
     ``garbage``               bytes that are no HTTP, then FIN
     ``html``                  a page in place of JSON, status 200 unless ``status`` says otherwise
     ``empty``                 the head of a success and no body
@@ -142,7 +143,7 @@ class Fault:
     ``gzip_bomb``             a compressed body that unpacks to ``size`` bytes
     ``oversized``             a body (one event, in a stream) of ``size`` bytes
     ``comments_only``         after ``after`` events only comments, ``pause`` seconds apart
-    ``crlf``, ``bom``         legal line ends or a byte-order mark that Mistral itself does not send
+    ``crlf``, ``bom``         legal line ends or a byte-order mark that no vendor sends
     ``split``                 events cut anywhere, characters and line ends included
     ``wrong_type``            the right answer, stated to be ``text/plain``
     ``sse``                   a plain reply as events, as if a stream had been asked for
@@ -163,8 +164,9 @@ class Fault:
         stream: Only streamed requests, only plain ones, or both (None).
         delay: Seconds of waiting before the fault shows.
         status: HTTP status; None means 503 for ``status`` and 200 elsewhere.
-        shape: Form of the error body: ``A`` Mistral's error object, ``B`` a detail string, ``C`` a
-            detail list, ``D`` the gateway's message, ``E`` nothing.
+        shape: Form of the error body: ``A`` the vendor's error object, ``B`` a detail string, ``C`` a
+            detail list, ``D`` a gateway's message, ``E`` nothing. The vendors other than Mistral have
+            only the first themselves; the others stand for what is in front of them.
         error_type: ``type`` of an error object; None means the usual one for the status.
         code: ``code`` of an error object; None means the usual one for the status.
         message: Text of the error; None means the usual one for the status.
@@ -229,7 +231,7 @@ class SimulatedKey:
     """One credential that the simulated service accepts, and how it behaves.
 
     Attributes:
-        secret: What clients send after ``Bearer``. Never in ``repr`` nor in the journal.
+        secret: What clients send after ``Bearer``, or as ``x-api-key``. Never in ``repr`` nor in the journal.
         id: Name in the journal and the counters; ``key-N`` by position when it is None.
         latency: A ``Latency``, or a number of seconds.
         output_tokens: Least and greatest length of a made-up answer, in tokens.
@@ -242,11 +244,11 @@ class SimulatedKey:
             not counted by ``requests_per_minute``, as Mistral does not either.
         characters_per_minute: Characters to speak, of each model; None for no limit. As for pages.
         retry_after: Seconds stated as ``retry-after`` on a reply with status 429. None sends no such
-            header, as Mistral does.
+            header where the vendor does not, as Mistral and OpenAI do not.
         warm: Factor on the time to the first token of a request whose ``prompt_cache_key`` the key
             has answered in the last ten minutes: its prompt is in the cache. 1: there is no cache.
         slots: How many requests are worked on at once, as by a server of one's own; further ones wait
-            in the order of arrival. None: no bound. ``SimulatedMistral`` pays no heed to it.
+            in the order of arrival. None: no bound. The servers on loopback pay no heed to it.
         upstream: Keys of one upstream share their slots, as those of one self-hosted server do, and
             the first of them says how many. None: the key has slots of its own.
         faults: What goes wrong, in order of precedence.
