@@ -368,6 +368,8 @@ def test_counted_tokens_are_those_that_a_message_is_billed(serve: Serve) -> None
         ({"messages": [user({"type": "image"})]}, "messages.0.content.0.image.source: Field required"),
         ({"messages": [HI, {"role": "assistant", "content": "So "}]}, "messages: final assistant content cannot end"),
         ({"system": [{"type": "image"}]}, "system.0: Input tag 'image' found using 'type'"),
+        ({"system": [{"type": [None]}]}, "system.0: Input tag '[None]' found using 'type'"),
+        ({"tools": [{"type": {}}]}, "tools.0.type: Input should be a valid string"),
         ({"system": [text("x", cache_control={"type": "x"})]}, "system.0.text.cache_control.type: Input should be"),
         ({"tool_choice": {"type": "any"}}, "tool_choice may only be specified while providing tools."),
         ({"tools": [{"name": "x"}]}, "tools.0.custom.input_schema: Field required"),

@@ -153,7 +153,7 @@ def _typed(kinds: dict[str, Check], others: frozenset[str]) -> Check:
         kind: object = value["type"]
         if isinstance(kind, str) and kind in kinds:
             kinds[kind](f"{path}.{kind}", value)
-        elif kind not in others:
+        elif not isinstance(kind, str) or kind not in others:
             tags = ", ".join(f"'{tag}'" for tag in sorted({*kinds, *others}))
             raise AnthropicError.bad(
                 f"{path}: Input tag '{kind}' found using 'type' does not match any of the expected tags: {tags}"

@@ -76,6 +76,7 @@ def _tools(path: str, value: object) -> None:
     for index, tool in enumerate(value if is_list(value) else ()):
         if not is_object(tool):
             continue
+        optional(text)(f"{path}.{index}.type", tool.get("type"))
         if tool.get("type") in {None, "custom"}:
             _CUSTOM(f"{path}.{index}.custom", tool)
             if tool.get("strict"):
