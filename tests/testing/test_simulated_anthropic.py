@@ -509,6 +509,21 @@ def test_members_of_beta_features_need_the_header(serve: Serve) -> None:
     assert client.post(MESSAGES, json={**HELLO, "context_management": {}}, headers=beta).status_code == 200
 
 
+def test_a_thread_is_kept_for_five_minutes_and_continued_with_what_is_new(serve: Serve) -> None:
+    clock = FakeClock()
+    _, client = serve(clock=clock, answer=lambda body: f"{len(body['messages'])} of {body['system']}")
+    client.headers["anthropic-beta"] = "message-threads-2026-08-12"
+    first = client.post(MESSAGES, json={**HELLO, "system": "Odin", "thread": {"type": "create"}}).json()
+    more = {**HELLO, "thread": {"type": "continue", "previous_message_id": first["id"]}}
+    clock.advance(299)
+    second = client.post(MESSAGES, json=more).json()
+    assert [body["content"][0]["text"] for body in (first, second)] == ["1 of Odin", "3 of Odin"]
+    assert refusal(client.post(MESSAGES, json={**more, "system": "x"}))[0] == 400
+    clock.advance(1)
+    gone = client.post(MESSAGES, json=more)
+    assert (gone.status_code, gone.json()["error"]["details"]) == (404, {"error_code": "thread_not_found"})
+
+
 def test_models_and_prompts_that_do_not_fit_are_refused(serve: Serve) -> None:
     _, client = serve(models=[SimulatedModel("small", capabilities={"completion_chat"}, context=20)])
     assert refusal(client.post(MESSAGES, json=HELLO)) == (404, "not_found_error", "model: claude-haiku-4-5")
@@ -596,6 +611,36 @@ def test_usage_may_be_nonsense_wherever_it_stands(serve: Serve, stream: bool) ->
     _, client = serve(Fault("bad_usage"))
     words = client.post(MESSAGES, json={**HELLO, "stream": stream}).text
     assert words.count('"usage":{"input_tokens":-7,"output_tokens":-1,"total_tokens":-8}') == (2 if stream else 1)
+
+
+HARMLESS = [
+    Fault("crlf"),
+    Fault("bom"),
+    Fault("split"),
+    Fault("gzip"),
+    Fault("slow_drip", size=64, pause=0.0),
+    Fault("oversized", size=20_000),
+    Fault("gzip_bomb", size=20_000),
+]
+
+
+@pytest.mark.parametrize("fault", HARMLESS, ids=lambda fault: fault.kind)
+def test_faults_of_form_change_the_bytes_and_not_what_is_said(serve: Serve, fault: Fault) -> None:
+    _, client = serve(fault, answer="Smörgås over the bridge")
+    body = client.post(MESSAGES, json={**HELLO, "stream": True}).content.decode("utf-8-sig").replace("\r\n", "\n")
+    data = [json.loads(line.removeprefix("data: ")) for line in body.split("\n") if line.startswith("data: ")]
+    said = "".join(event["delta"]["text"] for event in data if event["type"] == "content_block_delta")
+    assert (said, data[-1]["type"]) == ("Smörgås over the bridge", "message_stop")
+
+
+@pytest.mark.parametrize("kind", ["reset", "close", "half_head", "half_body", "garbage"])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_faults_of_the_connection_cut_it(serve: Serve, kind: str, stream: bool) -> None:
+    server, client = serve(Fault(kind, after=2 if stream and kind != "garbage" else None))  # type: ignore[arg-type]
+    with pytest.raises(httpx.TransportError):
+        client.post(MESSAGES, json={**HELLO, "stream": stream})
+    assert server.wait_idle()
+    assert server.counters["a"].faults == {kind: 1}
 
 
 def test_equal_seeds_give_equal_answers(serve: Serve) -> None:

@@ -425,6 +425,42 @@ def test_usage_may_be_nonsense(serve: Serve, path: str, stream: bool) -> None:
     assert ('"prompt_tokens":-7' if path == CHAT else '"input_tokens":-7') in text
 
 
+HARMLESS = [
+    Fault("crlf"),
+    Fault("bom"),
+    Fault("split"),
+    Fault("gzip"),
+    Fault("slow_drip", size=64, pause=0.0),
+    Fault("oversized", size=20_000),
+    Fault("gzip_bomb", size=20_000),
+]
+
+
+@pytest.mark.parametrize("fault", HARMLESS, ids=lambda fault: fault.kind)
+@pytest.mark.parametrize("path", [CHAT, RESPONSES], ids=["chat", "responses"])
+def test_faults_of_form_change_the_bytes_and_not_what_is_said(serve: Serve, fault: Fault, path: str) -> None:
+    _, client = serve(fault, answer="Smörgås over the bridge")
+    asked = HELLO if path == CHAT else ASK
+    body = client.post(path, json={**asked, "stream": True}).content.decode("utf-8-sig").replace("\r\n", "\n")
+    lines = [line.removeprefix("data: ") for line in body.split("\n") if line.startswith("data: ")]
+    data = [json.loads(line) for line in lines if line != "[DONE]"]
+    if path == CHAT:
+        said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in data)
+    else:
+        said = "".join(event["delta"] for event in data if event["type"] == "response.output_text.delta")
+    assert said == "Smörgås over the bridge"
+
+
+@pytest.mark.parametrize("kind", ["reset", "close", "half_head", "half_body", "garbage"])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_faults_of_the_connection_cut_it(serve: Serve, kind: str, stream: bool) -> None:
+    server, client = serve(Fault(kind, after=2 if stream and kind != "garbage" else None))  # type: ignore[arg-type]
+    with pytest.raises(httpx.TransportError):
+        client.post(CHAT, json={**HELLO, "stream": stream})
+    assert server.wait_idle()
+    assert server.counters["a"].faults == {kind: 1}
+
+
 def test_a_failing_law_is_a_500_and_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     _, client = serve(answer=lambda body: body["nothing"])
     assert refusal(client.post(CHAT, json=HELLO)) == (500, "server_error", None, None)

@@ -12,7 +12,8 @@
 ``models``                      one entry for each model, page by page
 =============================== ======================================================================
 
-Beginnings of prompts that ``cache_control`` marks are kept, for as long as it says, from 1,024 tokens on.
+Beginnings of prompts that ``cache_control`` marks are kept, for as long as it says, from 1,024 tokens on. Message threads
+(beta) are kept for five minutes.
 Server tools, MCP servers and containers are accepted and never used.
 """
 

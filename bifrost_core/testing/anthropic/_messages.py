@@ -24,6 +24,7 @@ from bifrost_core.testing.serving._wishes import Tool, Wish, make_answer
 from ._blocks import check_order
 from ._errors import AnthropicError
 from ._prompts import PromptTokens, count_prompt, read_prompt
+from ._service import keep_thread, resume_thread
 from ._validation import check_body
 from ._vendor import limit_headers, random_id
 from .catalogue import traits_of
@@ -62,6 +63,7 @@ def answer_messages(question: Question) -> Reply:
         ApiError: The model, a limit, or the test's own answer function refuses.
     """
     body, rng, service = question.body, question.rng, question.service
+    resume_thread(question)
     _check(question, counts=False)
     admission = question.admit("completion_chat", "req", "tokens")
     count, most = count_prompt(body), admission.model.context
@@ -93,6 +95,7 @@ def answer_messages(question: Question) -> Reply:
         "stop_sequence": answer.stopped_by,
         "usage": _usage(prompt, answer, body),
     }
+    keep_thread(question, message)
     if question.streams:
         reply.content_type = SSE
         reply.events = list(_events(message, answer, rng))

@@ -160,8 +160,8 @@ _BETA: Final = (
     "fallbacks",
     "mcp_servers",
     "output_format",
-    "thread",
 )
+_THREAD: Final = members({"type": choice("create", "continue"), "previous_message_id": text}, "type")
 
 
 def check_body(body: Json, *, counts: bool, beta: bool, version: str) -> None:
@@ -180,7 +180,7 @@ def check_body(body: Json, *, counts: bool, beta: bool, version: str) -> None:
     if version >= _NEWER:
         known = {name: check for name, check in known.items() if name not in _SAMPLING}
     if beta:
-        known = {**known, **dict.fromkeys(_BETA, anything)}
+        known = {**known, **dict.fromkeys(_BETA, anything), "thread": _THREAD}
     check_members(body, known, ("model", "messages") if counts else ("model", "max_tokens", "messages"))
     _check_choice(body)
     traits = traits_of(body["model"])

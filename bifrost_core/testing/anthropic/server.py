@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from bifrost_core.testing.serving._answers import AnswerLaw
 from bifrost_core.testing.serving._server import SimulatedServer, to_keys, to_law, to_models
-from bifrost_core.testing.serving._service import Clock, Service, WallClock
+from bifrost_core.testing.serving._service import Clock, WallClock
 from bifrost_core.testing.serving.catalogue import SimulatedModel
 from bifrost_core.testing.serving.laws import SimulatedKey
 
 from ._endpoints import find_endpoint
-from ._vendor import AnthropicVendor
+from ._service import AnthropicService
 from .catalogue import CAPABILITIES, DEFAULT_MODELS
 
 __all__ = ["SimulatedAnthropic"]
@@ -62,8 +62,7 @@ class SimulatedAnthropic(SimulatedServer):
         max_body: int = 32 * 2**20,
         idle: float | None = None,
     ) -> None:
-        service = Service(
-            AnthropicVendor(),
+        service = AnthropicService(
             to_keys(keys),
             to_models(models, *CAPABILITIES),
             seed=seed,

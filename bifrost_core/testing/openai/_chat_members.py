@@ -115,9 +115,9 @@ def _content(*kinds: str) -> Check:
 
 
 def _calls(path: str, value: object) -> None:
-    function = members({"name": function_name, "arguments": text}, "name", "arguments")
+    function = members({"name": function_name, "arguments": text, "parsed_arguments": anything}, "name", "arguments")
     custom = members({"name": text, "input": text}, "name", "input")
-    # some callers send the index of a stream's call back, which is let through
+    # the index of a stream's call, and what the vendor's own package has read, come back with the message
     known: dict[str, Check] = {
         "id": text,
         "type": choice("function", "custom"),
@@ -143,6 +143,7 @@ _ROLES: Final[dict[str, tuple[dict[str, Check], tuple[str, ...]]]] = {
             "tool_calls": _calls,
             "function_call": mapping,
             "annotations": anything,
+            "parsed": anything,  # what the vendor's own package has read
         },
         (),
     ),
