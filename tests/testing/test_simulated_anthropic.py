@@ -375,6 +375,38 @@ def test_counted_tokens_are_those_that_a_message_is_billed(serve: Serve) -> None
         ({"tools": [{"name": "x"}]}, "tools.0.custom.input_schema: Field required"),
         ({"tools": [{"name": "a b", "input_schema": {"type": "object"}}]}, "tools.0.custom.name: String should match"),
         ({"tools": [WEATHER, WEATHER]}, "tools: Tool names must be unique."),
+        ({"tools": [{"name": "x", "input_schema": {}}]}, "tools.0.custom.input_schema.type: Field required"),
+        (
+            {"tools": [{"name": "x", "input_schema": {"type": "array"}}]},
+            "tools.0.custom.input_schema.type: Input should be",
+        ),
+        ({"tools": [7]}, "tools.0: Input should be a valid dictionary"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.tool.name: Field required"),
+        ({"messages": [user({"text": "x"})]}, "messages.0.content.0.type: Field required"),
+        ({"messages": ["x"]}, "messages.0: Input should be a valid dictionary"),
+        ({**THINKING, "temperature": 0.5}, "`temperature` may only be set to 1 when thinking is enabled."),
+        (
+            {**THINKING, "tools": [WEATHER], "tool_choice": {"type": "any"}},
+            "Thinking may not be enabled when tool_choice",
+        ),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": []}}}},
+            "output_config.format.schema: The",
+        ),
+        (
+            {**CALLED, "messages": [*CALLED["messages"], {"role": "assistant", "content": "x"}, HI]},
+            "messages.1: `tool_use`",
+        ),
+        (
+            {
+                "messages": [
+                    HI,
+                    {"role": "assistant", "content": [{"type": "thinking", "thinking": "", "signature": "?"}]},
+                    HI,
+                ]
+            },
+            "messages.1.content.0: Invalid `signature`",
+        ),
         ({"tools": [{**WEATHER, "strict": True}]}, "tools.0.custom: For 'object' type, 'additionalProperties' must be"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}}, "Tool 'x' not found in provided tools"),
         (
@@ -387,7 +419,7 @@ def test_counted_tokens_are_those_that_a_message_is_billed(serve: Serve) -> None
         ({"thinking": {"type": "adaptive"}}, "adaptive thinking is not supported on this model"),
         ({"system": [text("x", cache_control={"type": "ephemeral"})] * 5}, "A maximum of 4 blocks with cache_control"),
     ],
-    ids=lambda value: value[:45] if isinstance(value, str) else "",
+    ids=lambda value: value[:60] if isinstance(value, str) else ", ".join(value),
 )
 def test_messages_refuse_what_anthropic_refuses(serve: Serve, change: Json, words: str) -> None:
     server, client = serve()
@@ -444,6 +476,31 @@ def test_calls_need_tools_and_thinking_in_front_where_it_is_enabled(serve: Serve
     assert words.startswith(
         "messages.1.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`."
     )
+
+
+def test_a_result_may_hold_blocks_and_a_cut_call_has_no_input(serve: Serve) -> None:
+    _, client = serve(answer=lambda _: {"tool_calls": [{"name": "weather", "arguments": {"city": "Oslo by the sea"}}]})
+    result = {**RESULT, "content": [text("rain")], "is_error": True}
+    messages = [*CALLED["messages"], user(result)]
+    body = client.post(MESSAGES, json={**CALLED, "messages": messages, "max_tokens": 7, "inference_geo": "eu"}).json()
+    assert (body["content"][0]["input"], body["stop_reason"], body["usage"]["inference_geo"]) == (
+        {},
+        "max_tokens",
+        "eu",
+    )
+
+
+def test_a_failing_law_is_a_500_and_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    _, client = serve(answer=lambda body: body["nothing"])
+    assert refusal(client.post(MESSAGES, json=HELLO)) == (500, "api_error", "Internal server error")
+    assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize(("shape", "body"), [("B", '{"detail":"Overloaded"}'), ("E", "")], ids=["detail", "nothing"])
+def test_what_stands_in_front_may_refuse_in_its_own_shape(serve: Serve, shape: Any, body: str) -> None:
+    _, client = serve(Fault("status", status=529, shape=shape))
+    reply = client.post(MESSAGES, json=HELLO)
+    assert (reply.status_code, reply.text) == (529, body)
 
 
 def test_turns_of_one_role_in_a_row_are_one_turn(serve: Serve) -> None:

@@ -316,11 +316,43 @@ BAD = "invalid_request_error"
             (400, BAD, "tools[0].function.parameters", "invalid_function_parameters"),
         ),
         ({"metadata": {"a": 1}}, (400, BAD, "metadata.a", "invalid_type")),
+        ({"metadata": {str(n): "x" for n in range(17)}}, (400, BAD, "metadata", "object_above_max_properties")),
+        ({"stop": 7}, (400, BAD, "stop", "invalid_type")),
+        ({"n": 1.5}, (400, BAD, "n", "invalid_type")),
+        ({"stream": "yes"}, (400, BAD, "stream", "invalid_type")),
+        ({"stream_options": 1, "stream": True}, (400, BAD, "stream_options", "invalid_type")),
+        ({"messages": [{"role": "user", "content": None}]}, (400, BAD, "messages[0].content", "invalid_type")),
+        ({"messages": [{"role": "user", "content": []}]}, (400, BAD, "messages[0].content", "empty_array")),
+        ({"messages": [7]}, (400, BAD, "messages[0]", "invalid_type")),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            (400, BAD, "messages[0].content[0].image_url.url", "missing_required_parameter"),
+        ),
+        (
+            {"messages": [HI, {"role": "assistant", "tool_calls": []}]},
+            (400, BAD, "messages[1].tool_calls", "empty_array"),
+        ),
+        ({"tools": []}, (400, BAD, "tools", "empty_array")),
+        ({"tools": [{"type": "function"}]}, (400, BAD, "tools[0].function", "missing_required_parameter")),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+            (400, BAD, "tools[0].function.name", "invalid_value"),
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}},
+            (400, BAD, "tool_choice", None),
+        ),
+        ({"parallel_tool_calls": False}, (400, BAD, "parallel_tool_calls", None)),
+        ({"max_tokens": 5, "max_completion_tokens": 5}, (400, BAD, "max_tokens", None)),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": []}}}},
+            (400, BAD, "response_format", None),
+        ),
         ({"model": "gpt-x"}, (404, BAD, None, "model_not_found")),
         ({"model": "text-embedding-3-small"}, (404, BAD, None, "model_not_found")),
         ({"model": "gpt-5", "max_tokens": 10}, (400, BAD, "max_tokens", "unsupported_parameter")),
     ],
-    ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
+    ids=lambda value: str(value)[:150] if isinstance(value, dict) else str(value[3]),
 )
 def test_chat_refuses_what_openai_refuses(serve: Serve, change: Json, expected: object) -> None:
     server, client = serve()
@@ -334,6 +366,42 @@ def test_a_missing_result_is_named(serve: Serve) -> None:
     reply = client.post(CHAT, json={**HELLO, "messages": [HI, {"role": "assistant", "tool_calls": [call]}, HI]})
     assert refusal(reply) == (400, BAD, "messages.[2].role", None)
     assert reply.json()["error"]["message"].endswith("did not have response messages: call_1")
+
+
+def test_a_conversation_may_not_end_with_calls_alone(serve: Serve) -> None:
+    _, client = serve()
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    reply = client.post(CHAT, json={**HELLO, "messages": [HI, {"role": "assistant", "tool_calls": [call]}]})
+    assert refusal(reply) == (400, BAD, "messages.[2].role", None)
+
+
+def test_a_strict_schema_requires_all_that_it_names_in_its_branches_too(serve: Serve) -> None:
+    _, client = serve()
+    inner = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False, "required": []}
+    schema = {**SCHEMA, "properties": {"n": {"anyOf": [{"type": "null"}, inner]}}}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+    message = client.post(CHAT, json={**HELLO, "response_format": form}).json()["error"]["message"]
+    assert message == (
+        "Invalid schema for response_format 'n': In context=('properties', 'n', 'anyOf', '1'), 'required' is required to "
+        "be supplied and to be an array including every key in properties. Missing 'a'."
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_refusals_of_the_model_have_places_of_their_own(serve: Serve, stream: bool) -> None:
+    _, client = serve(answer=lambda _: {"refusal": "I cannot do that."})
+    chat = client.post(CHAT, json={**HELLO, "stream": stream})
+    response = client.post(RESPONSES, json={**ASK, "stream": stream})
+    if stream:
+        said = "".join(chunk["choices"][0]["delta"].get("refusal") or "" for _, chunk in frames(chat.text))
+        events = frames(response.text)
+        names = {name for name, _ in events}
+        assert {"response.refusal.delta", "response.refusal.done"} < names
+        whole = events[-1][1]["response"]
+    else:
+        said, whole = chat.json()["choices"][0]["message"]["refusal"], response.json()
+    assert said == "I cannot do that."
+    assert whole["output"][0]["content"] == [{"type": "refusal", "refusal": "I cannot do that."}]
 
 
 def test_a_prompt_beyond_the_context_is_refused(serve: Serve) -> None:
@@ -608,12 +676,48 @@ def test_a_response_follows_another_and_answers_its_calls(serve: Serve) -> None:
             {"text": {"format": {"type": "json_schema", "name": "n", "strict": True, "schema": {"type": "array"}}}},
             (400, BAD, "text.format.schema", "invalid_json_schema"),
         ),
+        (
+            {"previous_response_id": "resp_0", "conversation": "conv_0"},
+            (400, BAD, "conversation", "mutually_exclusive_parameters"),
+        ),
+        ({"text": {"format": {"type": "json_object"}}}, (400, BAD, "input", None)),
+        (
+            {"tools": [{"type": "function", **WEATHER, "strict": True}]},
+            (400, BAD, "tools[0].parameters", "invalid_function_parameters"),
+        ),
+        (
+            {"tools": [{"type": "web_search"}], "tool_choice": {"type": "function", "name": "x"}},
+            (400, BAD, "tool_choice", None),
+        ),
+        (
+            {"input": ["x"]},
+            (400, BAD, "input[0]", "invalid_type"),
+        ),
     ],
-    ids=["unknown", "type", "part", "least", "previous", "schema"],
+    ids=["unknown", "type", "part", "least", "previous", "schema", "both", "json", "tool", "choice", "call"],
 )
 def test_responses_refuse_what_openai_refuses(serve: Serve, change: Json, expected: object) -> None:
     _, client = serve()
     assert refusal(client.post(RESPONSES, json={**ASK, **change})) == expected
+
+
+def test_items_of_earlier_responses_go_in_again_and_reasoning_may_come_encrypted(serve: Serve) -> None:
+    _, client = serve()
+    tools = [{"type": "function", **WEATHER}, {"type": "web_search"}]
+    body = {"model": "gpt-5", "input": [HI], "tools": tools, "tool_choice": {"type": "function", "name": "weather"}}
+    body["include"] = ["reasoning.encrypted_content"]
+    first = client.post(RESPONSES, json={**body, "store": False}).json()
+    reasoning, call = first["output"]
+    assert (reasoning["summary"], bool(reasoning["encrypted_content"])) == ([], True)
+    assert first["tools"] == [
+        {"description": None, "strict": True, "type": "function", **WEATHER},
+        {"type": "web_search"},
+    ]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
+    again = {**body, "input": [HI, reasoning, call, result], "tool_choice": "auto"}
+    assert client.post(RESPONSES, json=again).json()["status"] == "completed"
+    forgotten = {**ASK, "previous_response_id": first["id"]}
+    assert refusal(client.post(RESPONSES, json=forgotten))[3] == "previous_response_not_found"
 
 
 def test_the_text_of_a_response_fits_its_format(serve: Serve) -> None:
@@ -661,6 +765,28 @@ def test_embeddings_refuse_inputs_that_are_none(serve: Serve, given: object) -> 
         400,
         BAD,
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "words"),
+    [
+        ("text-embedding-ada-002", {"dimensions": 8}, "does not support specifying dimensions"),
+        ("text-embedding-3-small", {"dimensions": 2_000}, "Must be less than or equal to 1536"),
+        ("text-embedding-3-small", {"input": list(range(9_000))}, "maximum context length is 8192 tokens"),
+        ("text-embedding-3-small", {"input": ["x"] * 2_049}, "array too long"),
+    ],
+    ids=["ada", "dimensions", "context", "inputs"],
+)
+def test_embeddings_refuse_what_their_model_cannot_do(serve: Serve, model: str, change: Json, words: str) -> None:
+    _, client = serve()
+    reply = client.post("/v1/embeddings", json={"model": model, "input": "x", **change})
+    assert (reply.status_code, words in reply.json()["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("given", [7, [], [7]], ids=["number", "empty", "item"])
+def test_moderation_refuses_inputs_that_are_none(serve: Serve, given: object) -> None:
+    _, client = serve()
+    assert refusal(client.post("/v1/moderations", json={"input": given}))[3] == "invalid_type"
 
 
 def test_moderation_flags_by_the_words_of_its_categories(serve: Serve) -> None:
@@ -761,14 +887,56 @@ def test_whisper_tells_words_and_segments(serve: Serve) -> None:
         ({"model": "gpt-4o-transcribe", "response_format": "srt"}, (400, BAD, "response_format", "unsupported_value")),
         ({"model": "gpt-4o-transcribe", "foo": "1"}, (400, BAD, "foo", "unknown_parameter")),
         ({"model": "gpt-4o"}, (404, BAD, None, "model_not_found")),
+        ({"model": "whisper-1", "temperature": "2"}, (400, BAD, "temperature", "decimal_above_max_value")),
+        ({"model": "whisper-1", "temperature": "hot"}, (400, BAD, "temperature", "invalid_type")),
+        (
+            {"model": "whisper-1", "timestamp_granularities[]": "word"},
+            (400, BAD, "timestamp_granularities", "invalid_value"),
+        ),
         ({}, (400, BAD, "model", "missing_required_parameter")),
     ],
-    ids=["format", "unknown", "model", "missing"],
+    ids=["format", "unknown", "model", "range", "number", "granularities", "missing"],
 )
 def test_transcription_refuses(serve: Serve, form: dict[str, str], expected: object) -> None:
     _, client = serve()
     files = {"file": ("a.wav", sound(1), "audio/wav")}
     assert refusal(client.post("/v1/audio/transcriptions", data=form, files=files)) == expected
+
+
+def test_a_transcription_needs_a_file_with_something_in_it(serve: Serve) -> None:
+    _, client = serve()
+    form = {"model": "whisper-1"}
+    empty = client.post("/v1/audio/transcriptions", data=form, files={"file": ("a.wav", b"")})
+    assert refusal(empty) == (400, BAD, "file", "invalid_value")
+    no_file = client.post("/v1/audio/transcriptions", files={"model": (None, "whisper-1"), "file": (None, "text")})
+    assert refusal(no_file) == (400, BAD, "file", "invalid_type")
+    assert refusal(client.post("/v1/audio/transcriptions", content=b"{}")) == (400, BAD, None, None)
+
+
+def test_a_transcript_tells_how_likely_its_tokens_were(serve: Serve) -> None:
+    _, client = serve(transcript=lambda _: "one two")
+    form = {"model": "gpt-4o-transcribe", "include[]": "logprobs"}
+    body = client.post("/v1/audio/transcriptions", data=form, files={"file": ("a.wav", sound(1))}).json()
+    assert [(set(entry), entry["token"]) for entry in body["logprobs"]] == [
+        ({"token", "logprob", "bytes"}, "one"),
+        ({"token", "logprob", "bytes"}, " two"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"response_format": "opus"}, "response_format"),
+        ({"model": "tts-1", "stream_format": "sse"}, "stream_format"),
+        ({"input": "x" * 4_097}, "input"),
+        ({"voice": 7}, "voice"),
+    ],
+    ids=["format", "events", "length", "voice"],
+)
+def test_speech_refuses(serve: Serve, change: Json, param: str) -> None:
+    _, client = serve()
+    body = {"model": "gpt-4o-mini-tts", "input": "Hello", "voice": "alloy", **change}
+    assert refusal(client.post("/v1/audio/speech", json=body))[:3] == (400, BAD, param)
 
 
 def test_speech_is_silence_in_the_format_asked_for(serve: Serve) -> None:
