@@ -755,6 +755,13 @@ def test_what_is_no_request_is_refused(serve: Serve, method: str, path: str, con
     assert refusal(client.request(method, path, content=content))[:2] == expected
 
 
+def test_a_body_that_is_too_large_is_refused_by_name(serve: Serve) -> None:
+    _, client = serve(max_body=100)
+    reply = client.post(MESSAGES, content=b"x" * 101)
+    error = {"type": "request_too_large", "message": "request body too large"}
+    assert (reply.status_code, reply.json()) == (413, {"type": "error", "error": error})
+
+
 def test_the_command_line_serves_until_it_is_told_to_stop() -> None:
     command = [sys.executable, "-m", "bifrost_core.testing.anthropic", "--seed", "7", "--key", "sk-cli"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -984,6 +984,11 @@ def test_what_is_no_request_is_refused(serve: Serve, method: str, path: str, con
     assert refusal(client.request(method, path, content=content)) == (status, BAD, None, None)
 
 
+def test_a_body_that_is_too_large_is_refused(serve: Serve) -> None:
+    _, client = serve(max_body=100)
+    assert refusal(client.post(CHAT, content=b"x" * 101)) == (413, BAD, None, None)
+
+
 # -- the command ---------------------------------------------------------------------------------------------------
 
 

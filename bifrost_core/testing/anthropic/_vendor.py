@@ -88,6 +88,11 @@ class AnthropicVendor(Vendor):
             return AnthropicError.bad("Input should be a valid dictionary")
         return AnthropicError.bad(f"The request body is not valid JSON: {why}")
 
+    def bad_http(self, status: int, message: str) -> dict[str, Any]:
+        """The error object; for a body that is too large ``request_too_large``."""
+        kind = None if status == 413 else "invalid_request_error"
+        return usual_error(status, kind, message)
+
     def failed(self) -> ApiError:
         """500."""
         return AnthropicError(500, msgspec.json.encode(usual_error(500, None, None)))

@@ -18,7 +18,7 @@ from bifrost_core.testing.serving._vendors import Headers, Vendor
 from bifrost_core.testing.serving.laws import Fault
 from bifrost_core.testing.serving.quotas import Bucket, LimitName, Quota
 
-from ._errors import OpenAIError, usual_error
+from ._errors import OpenAIError, error_body, usual_error
 
 __all__ = ["OpenAIVendor", "limit_headers"]
 
@@ -83,6 +83,10 @@ class OpenAIVendor(Vendor):
         if what == "form":
             return OpenAIError.of(400, f"Could not parse multipart form: {why}")
         return OpenAIError.of(400, f"We could not parse the JSON body of your request: {why}.")
+
+    def bad_http(self, status: int, message: str) -> dict[str, Any]:  # noqa: ARG002  # one type for all
+        """The error object."""
+        return error_body(message, "invalid_request_error", None, None)
 
     def failed(self) -> ApiError:
         """500."""

@@ -15,6 +15,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import attrs
+import msgspec
 
 from ._answers import AnswerLaw
 from ._endpoints import Find
@@ -227,7 +228,7 @@ class SimulatedServer:
                     break
                 await anyio.lowlevel.checkpoint()  # a client that is quick to ask again must not shut others out
         except BadHttpError as exc:
-            body = b'{"message":"%b"}' % str(exc).encode()
+            body = msgspec.json.encode(self._service.vendor.bad_http(exc.status, str(exc)))
             headers = [
                 ("content-type", "application/json"),
                 ("content-length", str(len(body))),

@@ -97,6 +97,10 @@ class Vendor(ABC):
     def malformed(self, what: Literal["json", "object", "form"], why: str) -> ApiError:
         """The body is no JSON, no JSON object, or no form."""
 
+    def bad_http(self, status: int, message: str) -> dict[str, Any]:  # noqa: ARG002  # for those that name a type
+        """The body of a refusal of bytes that are no request, or of a body that is too large."""
+        return {"message": message}
+
     @abstractmethod
     def failed(self) -> ApiError:
         """The test's own answer function raised."""
