@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback, whoever's API it speaks."""
+"""A real HTTP server on loopback, whosever API it speaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat request wants, whoever's words it is in, and an answer that fits."""
+"""What a chat request wants, whosever words it is in, and an answer that fits."""
 
 from __future__ import annotations
 
