@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bifrost_core.forms import FormError, Upload, read_form
 from bifrost_core.testing import FakeClock, Simulated, SimulatedKey, SimulatedMistral
-from bifrost_core.testing.serving._multipart import FormError, Upload, read_form
 
 Json: TypeAlias = dict[str, Any]
 Serve: TypeAlias = Callable[..., tuple[SimulatedMistral, httpx.Client]]

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
+from bifrost_core.forms import Field, Upload
 from bifrost_core.testing.serving._answers import Json
-from bifrost_core.testing.serving._multipart import Field, Upload
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import Reply
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard, cast
 
+from bifrost_core.forms import Upload
 from bifrost_core.testing.serving._answers import Json
-from bifrost_core.testing.serving._multipart import describe
 
 from ._errors import MistralError, detail_item
 
@@ -60,7 +60,7 @@ def refuse(findings: Findings) -> None:
         MistralError: 422 with the findings.
     """
     if findings:
-        raise MistralError.detail(422, [{**finding, "input": describe(finding["input"])} for finding in findings])
+        raise MistralError.detail(422, [{**finding, "input": _describe(finding["input"])} for finding in findings])
 
 
 def check_members(
@@ -201,3 +201,14 @@ def schema_format(loc: Loc, value: object) -> Findings:
         "strict": optional(boolean),
     }
     return check_members(inner, members, ("name", "schema"), loc=[*loc, "json_schema"])
+
+
+def _describe(value: object) -> object:
+    """A value as a refusal repeats it: of a file the name only, in objects too."""
+    if isinstance(value, Upload):
+        return value.filename
+    if isinstance(value, dict):
+        return {name: _describe(each) for name, each in cast("dict[str, object]", value).items()}
+    if isinstance(value, list):
+        return [_describe(each) for each in cast("list[object]", value)]
+    return value

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bifrost_core.forms import Field, Upload
 from bifrost_core.testing.serving._answers import Json, tokenize
-from bifrost_core.testing.serving._multipart import Field, Upload
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import SSE, Event, Reply, named_event
 from bifrost_core.testing.serving._sounds import seconds_of, spoken_words

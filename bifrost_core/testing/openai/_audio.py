@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bifrost_core.forms import Field, Upload
 from bifrost_core.testing.serving._answers import Json, count_tokens, tokenize
-from bifrost_core.testing.serving._multipart import Field, Upload
 from bifrost_core.testing.serving._questions import Question
 from bifrost_core.testing.serving._replies import SSE, TEXT, Event, Reply
 from bifrost_core.testing.serving._sounds import FORMATS, seconds_of, silence, spoken_words

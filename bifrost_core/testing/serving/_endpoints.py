@@ -10,9 +10,10 @@ from typing import TypeAlias, cast
 import attrs
 import msgspec
 
+from bifrost_core.forms import Field, FormError, Upload, read_form
+
 from ._answers import Json
 from ._errors import ApiError
-from ._multipart import Field, FormError, Upload, read_form
 from ._questions import Question, read_query
 from ._replies import Reply
 from ._service import KeyState, Service
