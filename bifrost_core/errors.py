@@ -289,13 +289,19 @@ class StreamBrokenError(ProviderError):
     inner: Kind | None = None
 
 
+@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class BadRequestError(ProviderError):
     """The request itself is at fault; sending it again changes nothing.
 
     ``http_status`` is the provider's where it gave one, else 400, or 413 for ``request_too_large``.
+
+    Attributes:
+        parameter: Name or path of the field at fault (``messages[0].role``); ``""`` where it is not known.
     """
 
     default_kind = Kind.INVALID_REQUEST
+
+    parameter: str = ""
 
     def _gateway_status(self) -> int:
         if self.status is not None and self.status >= 400:
@@ -309,15 +315,8 @@ class ContextLengthError(BadRequestError):
     default_kind = Kind.CONTEXT_TOO_LONG
 
 
-@attrs.define(eq=False, kw_only=True, slots=False, repr=False)
 class UnsupportedParameterError(BadRequestError):
-    """A field that this provider does not take and that can not be left out without changing the answer.
-
-    Attributes:
-        parameter: Name of the field.
-    """
-
-    parameter: str = ""
+    """A field that this provider does not take and that can not be left out without changing the answer."""
 
 
 @attrs.define(eq=False, kw_only=True, slots=False, repr=False)

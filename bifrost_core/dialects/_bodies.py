@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from bifrost_core.errors import BadRequestError, CallError, UnsupportedParameterError
+from bifrost_core.errors import BadRequestError, CallError, PluginError, UnsupportedParameterError
 from bifrost_core.forms import FormError, Upload, read_form
 from bifrost_core.kinds import Kind
+from bifrost_core.responses import Response
 from bifrost_core.types import File, JsonObject
 
 from .base import Inbound
 
-__all__ = ["Members", "encode", "form_of", "invalid", "members_of", "no_endpoint", "object_of", "unsupported"]
+__all__ = [
+    "Members",
+    "answer_of",
+    "check_types",
+    "encode",
+    "form_of",
+    "invalid",
+    "members_of",
+    "no_endpoint",
+    "object_of",
+    "unsupported",
+]
+
+_R = TypeVar("_R", bound=Response)
 
 _MAX_FALLBACKS: Final = 16
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def invalid(message: str, *, http_status: int = 400) -> CallError:
-    """A request that makes no sense; the message says what to do."""
-    return BadRequestError(message, kind=Kind.INVALID_REQUEST, http_status=http_status)
+def invalid(message: str, parameter: str = "", *, http_status: int = 400) -> CallError:
+    """A request that makes no sense; the message says what to do, ``parameter`` names the field at fault."""
+    return BadRequestError(message, kind=Kind.INVALID_REQUEST, http_status=http_status, parameter=parameter)
 
 
 def unsupported(parameter: str, why: str) -> UnsupportedParameterError:
@@ -31,9 +45,12 @@ def unsupported(parameter: str, why: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(f"{parameter!r} can not be carried over: {why}", parameter=parameter)
 
 
-def no_endpoint(dialect: str, inbound: Inbound) -> CallError:
-    """There is nothing behind this path."""
-    return invalid(f"there is no {inbound.method} {inbound.path[:100]!r} in the dialect {dialect}", http_status=404)
+def no_endpoint(dialect: str, inbound: Inbound, others: Iterable[str] = ()) -> CallError:
+    """There is nothing behind this path, or nothing for this method but for ``others``."""
+    what = f"there is no {inbound.method} {inbound.path[:100]!r} in the dialect {dialect}"
+    if allowed := ", ".join(sorted(others)):
+        return invalid(f"{what}; use {allowed}", http_status=405)
+    return invalid(what, http_status=404)
 
 
 def object_of(inbound: Inbound) -> JsonObject:
@@ -68,9 +85,9 @@ class Members:
         body = dict(given)
         model, stream, fallbacks = body.pop("model", None), body.pop("stream", None), body.pop("fallbacks", None)
         if model is not None and not isinstance(model, str):
-            raise invalid("'model' is no string")
+            raise invalid("'model' is no string", "model")
         if stream is not None and not isinstance(stream, bool):
-            raise invalid("'stream' is no boolean")
+            raise invalid("'stream' is no boolean", "stream")
         self.model: str = model or ""
         self.stream: bool = bool(stream)
         self.fallbacks: tuple[str, ...] | None = _fallbacks(fallbacks)
@@ -85,8 +102,47 @@ def members_of(inbound: Inbound) -> Members:
     """
     members = Members(object_of(inbound))
     if not members.model:
-        raise invalid("'model' is missing; name one as provider/model")
+        raise invalid("'model' is missing; name one as provider/model", "model")
     return members
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    bool: "boolean",
+    dict: "object",
+    float: "number",
+    int: "whole number",
+    list: "list",
+}
+
+
+def check_types(body: Mapping[str, Any], types: Mapping[str, type]) -> None:
+    """See that members are of the JSON types that their dialect has for them; null and absent ones are.
+
+    Args:
+        body: As it was sent.
+        types: By name; ``float`` takes whole numbers too, and no number is a boolean.
+
+    Raises:
+        CallError: One is not; names it.
+    """
+    for name, kind in types.items():
+        value = body.get(name)
+        if value is None or type(value) is kind or (kind is float and type(value) is int):
+            continue
+        raise invalid(f"{name!r} is no {_KINDS.get(kind, 'string')}", name)
+
+
+def answer_of(kind: type[_R], response: Response) -> _R:
+    """The answer, which is of one kind.
+
+    Raises:
+        PluginError: It is of another: a plugin has made it, as an adapter's answers are of their operation's kind.
+    """
+    if isinstance(response, kind):
+        return response
+    raise PluginError(
+        f"a plugin answered with {type(response).__name__}; return a {kind.__name__}", call_id=response.call_id
+    )
 
 
 def _fallbacks(given: Any) -> tuple[str, ...] | None:
@@ -94,14 +150,14 @@ def _fallbacks(given: Any) -> tuple[str, ...] | None:
     if given is None:
         return None
     names: list[str] = []
-    listed: Any = given if isinstance(given, list) else [None]
+    listed: Any = cast("Any", given) if isinstance(given, list) else [None]
     for each in listed:
         name: Any = cast("Mapping[str, Any]", each).get("model") if isinstance(each, dict) else each
         if not isinstance(name, str) or not name:
-            raise invalid("'fallbacks' is no list of models; write provider/model for each")
+            raise invalid("'fallbacks' is no list of models; write provider/model for each", "fallbacks")
         names.append(name)
     if len(names) > _MAX_FALLBACKS:
-        raise invalid(f"'fallbacks' names more than {_MAX_FALLBACKS} models")
+        raise invalid(f"'fallbacks' names more than {_MAX_FALLBACKS} models", "fallbacks")
     return tuple(names)
 
 

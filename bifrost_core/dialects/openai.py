@@ -6,33 +6,46 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final
 
-import attrs
+from bifrost_core.clocks import Clock, SystemClock
+from bifrost_core.errors import BifrostError
 
-from bifrost_core.errors import BifrostError, CallError
-from bifrost_core.responses import ChatResponse, Response
-from bifrost_core.types import Chunk, Operation, Request
-
-from ._bodies import encode, members_of, no_endpoint
+from ._bodies import encode, no_endpoint
+from ._openai_audio import read_speech, read_transcription
+from ._openai_chat import read_chat
+from ._openai_errors import problem_of, status_of
+from ._openai_lists import read_embeddings, read_models, read_moderation
+from ._openai_responses import read_responses
 from .base import JSON, Inbound, Order, Reply
 
 __all__ = ["OpenAIDialect"]
 
-_TYPES: Final[Mapping[int, str]] = {
-    401: "authentication_error",
-    402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
+_Reader = Callable[[Inbound, int], Order]
+
+_ENDPOINTS: Final[Mapping[str, tuple[str, _Reader]]] = {
+    "audio/speech": ("POST", read_speech),
+    "audio/transcriptions": ("POST", read_transcription),
+    "chat/completions": ("POST", read_chat),
+    "embeddings": ("POST", read_embeddings),
+    "models": ("GET", read_models),
+    "moderations": ("POST", read_moderation),
+    "responses": ("POST", read_responses),
 }
 
 
 class OpenAIDialect:
-    """Chat completions."""
+    """Chat completions, Responses, embeddings, transcription, speech, moderation and models.
+
+    Args:
+        clock: Dates answers that do not say when they were made.
+    """
 
     name: ClassVar[str] = "openai"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = SystemClock() if clock is None else clock
 
     def parse(self, inbound: Inbound) -> Order:
         """What the bytes ask for.
@@ -40,46 +53,15 @@ class OpenAIDialect:
         Raises:
             CallError: They make no sense in this dialect; names the field.
         """
-        read = _ENDPOINTS.get((inbound.method, inbound.path))
-        if read is None:
+        path = "models" if inbound.path.startswith("models/") else inbound.path
+        found = _ENDPOINTS.get(path)
+        if found is None:
             raise no_endpoint(self.name, inbound)
-        return read(inbound)
+        method, read = found
+        if inbound.method != method:
+            raise no_endpoint(self.name, inbound, (method,))
+        return read(inbound, int(self._clock.time()))
 
     def refusal(self, error: BifrostError, request_id: str) -> Reply:  # noqa: ARG002 # the body has no place for it
         """An error as OpenAI tells it."""
-        status = error.http_status if isinstance(error, CallError) else 400
-        return Reply(status, {"content-type": JSON}, encode(_problem(error, status)))
-
-
-def _problem(error: BifrostError, status: int) -> dict[str, Any]:
-    kind = str(error.kind) if isinstance(error, CallError) else "invalid_request"
-    named = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    param = getattr(error, "parameter", None) or getattr(error, "field", None)
-    return {"error": {"message": error.message, "type": named, "param": param, "code": kind}}
-
-
-@attrs.frozen
-class _ChatRenderer:
-    """Writes chat completions."""
-
-    def whole(self, response: Response) -> Reply:
-        assert isinstance(response, ChatResponse)  # noqa: S101 # the Router's answer to chat
-        return Reply(200, {"content-type": JSON}, encode(response.raw or response.to_openai()))
-
-    def feed(self, chunks: Sequence[Chunk]) -> bytes:
-        return b"".join(b"data: " + encode(chunk.raw) + b"\n\n" for chunk in chunks)
-
-    def finish(self, response: Response) -> bytes:  # noqa: ARG002 # the chunks have said it
-        return b"data: [DONE]\n\n"
-
-    def fail(self, error: BifrostError) -> bytes:
-        return b"data: " + encode(_problem(error, 502)) + b"\n\n"
-
-
-def _chat(inbound: Inbound) -> Order:
-    members = members_of(inbound)
-    request = Request(Operation.CHAT, members.model, members.body, stream=members.stream)
-    return Order(request, _ChatRenderer(), members.fallbacks)
-
-
-_ENDPOINTS: Final[Mapping[tuple[str, str], Callable[[Inbound], Order]]] = {("POST", "chat/completions"): _chat}
+        return Reply(status_of(error), {"content-type": JSON}, encode(problem_of(error)))

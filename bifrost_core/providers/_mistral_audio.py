@@ -62,8 +62,9 @@ def _context_bias(members: JsonObject, name: str, value: Any, reporter: Reporter
 def _response_format(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
     """The answer is always JSON.
 
-    What ``verbose_json`` adds elsewhere has a field of its own here. It can not be combined with ``language``: sent
-    unasked it would spoil requests that are fine, so the word is refused and not translated.
+    What ``verbose_json`` adds elsewhere has a field of its own here, beside which the word says nothing more. It can
+    not be combined with ``language``: sent unasked it would spoil requests that are fine, so the word alone is refused
+    and not translated.
     """
     if value == "json":
         reporter.note(f"the field {name!r} with the value 'json', which says what is so anyway, is left out")
@@ -103,6 +104,8 @@ def write_transcription(request: Request, max_output: int | None, reporter: Repo
     Raises:
         BadRequestError: It can not be put into Mistral's shape; names the field.
     """
+    if request.body.get("response_format") == "verbose_json" and request.body.get(_GRANULARITIES):
+        request = request.with_body(response_format=None)
     members, extra = write_members(TRANSCRIPTION, "model", request, reporter)
     members.update(extra)
     files = [file for file in request.files if file.name == "file"]
