@@ -188,7 +188,7 @@ class ChunkShaper:
         changes: JsonObject = {}
         if any(new is not old for new, old in zip(shaped, choices, strict=True)):
             changes["choices"] = shaped
-        changes |= {name: value for name, value in self.head.items() if raw.get(name) is None}
+        changes |= {name: value for name, value in self.head.items() if not raw.get(name)}
         if raw.get("object") != self.head["object"]:
             changes["object"] = self.head["object"]
         return {**raw, **changes} if changes else raw
