@@ -175,7 +175,7 @@ class ChatRenderer:
                 continue
             if self._has_functions:
                 event = _with_function_calls(event, "delta")
-            pieces.append(_event(event))
+            pieces += [_event(each) for each in _apart(event)]
         return b"".join(pieces)
 
     def _keep_usage(self, event: JsonObject, chunk: Chunk) -> JsonObject | None:
@@ -206,6 +206,22 @@ class ChatRenderer:
 
 def _event(event: JsonObject) -> bytes:
     return b"data: " + encode(event) + b"\n\n"
+
+
+def _apart(event: JsonObject) -> list[JsonObject]:
+    """The event, as two where it has a call and the end in one: OpenAI's helpers expect the end behind the calls.
+
+    Source:
+        https://github.com/openai/openai-python/blob/main/src/openai/lib/streaming/chat/_completions.py (the event
+        ``tool_calls.function.arguments.done`` of the last call is made when a later chunk has the end).
+    """
+    choices: list[JsonObject] = event["choices"]
+    if not any(choice.get("finish_reason") and choice["delta"].get("tool_calls") for choice in choices):
+        return [event]
+    first = {name: value for name, value in event.items() if name != "usage"}
+    begun = [{**choice, "finish_reason": None} for choice in choices]
+    ended = [{**choice, "delta": {}} for choice in choices if choice.get("finish_reason")]
+    return [{**first, "choices": begun}, {**event, "choices": ended}]
 
 
 def _with_function_calls(told: JsonObject, member: str) -> JsonObject:
