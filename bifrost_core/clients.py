@@ -199,6 +199,7 @@ class _Stream:
         self._reply = reply
         self._request = request
         self._blocking = blocking
+        self._is_over = False
 
     def __iter__(self) -> _Stream:
         return self
@@ -207,13 +208,21 @@ class _Stream:
         try:
             piece: bytes = self._blocking(_next, self._reply)
         except (TimeoutError, BifrostError) as exc:
+            self._is_over = True
             raise self._library.failure(exc, self._request) from exc
         if not piece:
+            self._is_over = True
             raise StopIteration
         return piece
 
     def close(self) -> None:
-        self._blocking(_end, self._reply)
+        if self._is_over:
+            return
+        self._is_over = True
+        # Nothing can be waited for where the Router has been closed, or where the garbage collector closes this on the
+        # Router's own event loop: then the call ends as the reply is dropped.
+        with suppress(ConfigError, anyio.RunFinishedError):
+            self._blocking(_end, self._reply)
 
 
 class _AsyncTransport:

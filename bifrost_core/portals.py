@@ -28,7 +28,7 @@ class LoopThread:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what the garbage collector ends meanwhile may want it in the same thread
         self._pid = os.getpid()
         self._context: AbstractContextManager[BlockingPortal] | None = None
         self._portal: BlockingPortal | None = None

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
-__all__ = ["Home", "run_beside", "spawn_root_task", "wait_out"]
+__all__ = ["Home", "poster", "run_beside", "spawn_root_task", "wait_out"]
 
 _held: Final[set[Any]] = set()  # asyncio keeps weak references to its tasks only
 
@@ -38,6 +38,21 @@ def spawn_root_task(main: Callable[[], Awaitable[None]], name: str) -> None:
     task = asyncio.get_running_loop().create_task(main(), name=name)
     _held.add(task)
     task.add_done_callback(_held.discard)
+
+
+def poster() -> Callable[[Callable[[], object]], object]:
+    """A function that has another called soon on the event loop that runs now, from any thread, without waiting.
+
+    For what the garbage collector ends: it runs in whichever thread it likes.
+
+    Raises:
+        RuntimeError: By the function: the event loop has ended.
+    """
+    if sniffio.current_async_library() == "trio":
+        token = importlib.import_module("trio").lowlevel.current_trio_token()
+        return cast("Callable[[Callable[[], object]], object]", token.run_sync_soon)
+    loop = importlib.import_module("asyncio").get_running_loop()
+    return cast("Callable[[Callable[[], object]], object]", loop.call_soon_threadsafe)
 
 
 class Home:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
@@ -14,7 +15,7 @@ from .errors import ConfigError, PluginError
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
-from .roots import spawn_root_task, wait_out
+from .roots import poster, spawn_root_task, wait_out
 from .types import Chunk, Request
 
 __all__ = ["ChatStream", "ResponseStream", "ResponsesStream", "TranscriptionStream"]
@@ -63,6 +64,7 @@ class ResponseStream:
         self._ended = False
         self._is_closed = False
         self._is_inside = False
+        self._post: Callable[[Callable[[], object]], object] | None = None
 
     async def _begun(self) -> StreamSource:
         if self._begin is None:
@@ -98,7 +100,7 @@ class ResponseStream:
         if source.failure is not None and not source.committed:
             await self._end(source)
             raise source.failure
-        self._source = source
+        self._source, self._post = source, poster()
         return self
 
     async def _end(self, source: StreamSource) -> None:
@@ -189,10 +191,12 @@ class ResponseStream:
         await self._end(source)
 
     def __del__(self) -> None:
-        if self._source is None or self._source.finished.is_set():
+        if self._source is None or self._post is None or self._source.finished.is_set():
             return
-        # Dropped without being left (an outer generator was): free the connection and settle.
-        self._source.stop()
+        # Dropped without being left (an outer generator was): free the connection and settle. Whoever drops the last
+        # reference may be another thread's garbage collector.
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the call with it
+            self._post(self._source.stop)
         if self._is_inside:
             warnings.warn("a stream was dropped without leaving its 'async with' block", ResourceWarning, stacklevel=2)
 

@@ -59,9 +59,7 @@ async def test_whatever_a_provider_sends_is_told_as_asked(
     opened: Any, asked: str | None, sent: Any, told: Any, has_raw: bool
 ) -> None:
     raw: dict[str, Any] = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": sent}]}
-    answer = EmbeddingResponse(
-        raw=raw if has_raw else {}, model="m", embeddings=[NUMBERS], usage=Usage(input_tokens=2)
-    )
+    answer = EmbeddingResponse(raw=raw if has_raw else {}, model="m", embeddings=[NUMBERS], usage=Usage(input_tokens=2))
     async with opened(plugins=[Answers(answer)]) as (client, _, _):
         body = {"model": EMBED, "input": "a", "encoding_format": asked}
         reply = (await client.post("/openai/v1/embeddings", json=body)).json()

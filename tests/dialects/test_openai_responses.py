@@ -40,9 +40,7 @@ async def test_an_answer_has_the_shape_of_openais_object(opened: Any) -> None:
     assert told["id"].startswith("resp_")
     assert (told["instructions"], told["temperature"], told["metadata"]) == ("be kind", 0.5, {"a": "b"})
     assert told["created_at"] > 1_700_000_000
-    assert told["output"][0]["content"] == [
-        {"type": "output_text", "text": "hello", "annotations": [], "logprobs": []}
-    ]
+    assert told["output"][0]["content"] == [{"type": "output_text", "text": "hello", "annotations": [], "logprobs": []}]
 
 
 async def test_events_come_under_their_names_and_in_their_order(opened: Any, events: Any) -> None:
