@@ -204,7 +204,7 @@ async def test_a_server_that_can_not_send_ends_the_call(routed: Any) -> None:
     app, router, records = routed(Fault("hang", after=3))
     client = Client(asked({**BODY, "stream": True}))
 
-    async def send(message: Any) -> None:  # noqa: ARG001 # the connection is gone
+    async def send(message: Any) -> None:  # the connection is gone
         raise OSError("broken pipe")
 
     with pytest.raises(BaseExceptionGroup) as caught:

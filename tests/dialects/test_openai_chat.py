@@ -121,7 +121,7 @@ async def test_thinking_is_told_as_reasoning_content(opened: Any, events: Any) -
 
 async def test_fields_of_the_body_are_the_providers_and_headers_give_the_options(opened: Any) -> None:
     seen = Seen()
-    body = {
+    body: dict[str, Any] = {
         "model": MODEL,
         "messages": [USER],
         "metadata": {"team": "theirs"},
@@ -160,7 +160,7 @@ async def test_fallbacks_of_the_body_are_tried_and_are_not_sent(opened: Any) -> 
 
 
 async def test_images_and_sound_go_through(opened: Any) -> None:
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"type": "text", "text": "what is this"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
         {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},

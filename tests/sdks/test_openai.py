@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import json
+import operator
 import socket
 import threading
 import wave
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
+import attrs
 import pytest
 from bifrost_plugins.budgets import Budget, BudgetPlugin
 from bifrost_plugins.guardrails import GuardrailPlugin, Literals, Regex
@@ -20,7 +23,19 @@ from bifrost_plugins.request_log import RequestLogPlugin
 from bifrost_plugins.response_cache import ResponseCachePlugin
 from bifrost_plugins.virtual_keys import VirtualKeyPlugin
 
-from bifrost_core import Call, CallError, ConfigError, Key, Mistral, RefusedError, Router, SyncRouter, hookimpl
+from bifrost_core import (
+    Call,
+    CallError,
+    CallRecord,
+    ConfigError,
+    Key,
+    Mistral,
+    RefusedError,
+    RetryPolicy,
+    Router,
+    SyncRouter,
+    hookimpl,
+)
 from bifrost_core.errors import (
     BadRequestError,
     GuardrailError,
@@ -28,11 +43,14 @@ from bifrost_core.errors import (
     RateLimitError,
     VirtualKeyError,
 )
-from bifrost_core.testing import Fault, Latency
+from bifrost_core.testing import Fault, Latency, SimulatedKey, SimulatedMistral
 
 openai: Any = pytest.importorskip("openai", reason="the SDK of OpenAI is not installed: pip install openai")
 pydantic: Any = pytest.importorskip("pydantic")
 
+PROVIDER_KEY = "sk-canary-of-the-provider"  # no vendor's SDK may see it
+QUICK = RetryPolicy(backoff=0, max_wait=0)
+FLAVOUR = "httpx2" if int(openai.__version__.partition(".")[0]) >= 3 else "httpx"  # what the SDK is built on
 MODEL = "mistral/mistral-small-latest"
 THINKER = "mistral/magistral-small-latest"
 USER = [{"role": "user", "content": "hi"}]
@@ -51,6 +69,122 @@ CALLS = [
 ]
 
 Connect: TypeAlias = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The SDK is written for asyncio."""
+    return "asyncio"
+
+
+class Records:
+    """Remembers how calls ended."""
+
+    def __init__(self) -> None:
+        self.all: list[CallRecord] = []
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [record.outcome for record in self.all]
+
+    @hookimpl
+    def bifrost_call_finished(self, record: CallRecord) -> None:
+        self.all.append(record)
+
+
+@attrs.define(eq=False)
+class Caller:
+    """The SDK's client, asynchronous or blocking, behind one face.
+
+    Attributes:
+        sdk: The client itself.
+        server: The provider, on loopback.
+        router: The Router between them; of a blocking client the one inside its ``SyncRouter``.
+        records: How calls ended.
+        is_async: Which of the two.
+    """
+
+    sdk: Any
+    server: SimulatedMistral
+    router: Router
+    records: Records
+    is_async: bool
+
+    async def call(self, path: str, /, *arguments: Any, **named: Any) -> Any:
+        """Call a method by its path (``chat.completions.create``); a blocking one in another thread."""
+        method = operator.attrgetter(path)(self.sdk)
+        if self.is_async:
+            return await method(*arguments, **named)
+        return await anyio.to_thread.run_sync(lambda: method(*arguments, **named))
+
+    async def read(self, path: str, /, *arguments: Any, **named: Any) -> list[Any]:
+        """All that a stream brings, which a method returns."""
+        stream = await self.call(path, *arguments, **named)
+        if self.is_async:
+            return [each async for each in stream]
+        return await anyio.to_thread.run_sync(lambda: list(stream))
+
+    async def within(self, path: str, look: Callable[[Any], Any], /, **named: Any) -> tuple[list[Any], Any]:
+        """All that a stream brings, which a method returns as a context manager, and what ``look`` finds at its end."""
+        manager = operator.attrgetter(path)(self.sdk)(**named)
+        if self.is_async:
+            async with manager as stream:
+                return [each async for each in stream], await look(stream)
+
+        def run() -> tuple[list[Any], Any]:
+            with manager as stream:
+                return list(stream), look(stream)
+
+        return await anyio.to_thread.run_sync(run)
+
+    async def settled(self) -> None:
+        """Wait until nothing is under way any more, and see that nothing is held."""
+        with anyio.fail_after(10):
+            while self.router._running or not await anyio.to_thread.run_sync(self.server.wait_idle):
+                await anyio.sleep(0.005)
+        assert all(route.in_flight == 0 for route in self.router.health())
+        assert self.router._sender.in_flight == 0
+
+
+@pytest.fixture(params=["async", "blocking"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    """Every test runs with the asynchronous and with the blocking client."""
+    return bool(request.param == "async")
+
+
+@pytest.fixture
+async def connect(is_async: bool) -> AsyncIterator[Callable[..., Any]]:
+    """Connects the SDK to a Router: ``await connect(build, …)`` gives a ``Caller``.
+
+    Options: faults of the provider's one key, ``plugins``, ``latency``, ``output_tokens``, ``client`` (of
+    ``http_client``), and those of ``SimulatedMistral``.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(
+            build: Callable[[Any, bool], Any],
+            *faults: Fault,
+            plugins: Iterable[object] = (),
+            latency: Latency | float = 0.0,
+            output_tokens: tuple[int, int] = (8, 64),
+            client: dict[str, Any] | None = None,
+            **options: Any,
+        ) -> Caller:
+            key = SimulatedKey(PROVIDER_KEY, id="a", faults=faults, latency=latency, output_tokens=output_tokens)
+            server = await stack.enter_async_context(SimulatedMistral([key], keep_bodies=True, **options))
+            records = Records()
+            provider = Mistral([Key(PROVIDER_KEY, id="a")], base_url=server.base_url)
+            listed = [*plugins, records]
+            if is_async:
+                router = await stack.enter_async_context(Router([provider], plugins=listed, retry=QUICK))
+                http = await stack.enter_async_context(router.http_client(**{"flavour": FLAVOUR, **(client or {})}))
+                return Caller(build(http, True), server, router, records, True)
+            blocking = SyncRouter([provider], plugins=listed, retry=QUICK)
+            stack.push_async_callback(anyio.to_thread.run_sync, blocking.close)
+            http = stack.enter_context(blocking.http_client(**{"flavour": FLAVOUR, **(client or {})}))
+            return Caller(build(http, False), server, blocking._router, records, False)
+
+        yield make
 
 
 class City(pydantic.BaseModel):  # type: ignore[misc] # Any, where the SDK is not installed
@@ -86,7 +220,7 @@ async def test_an_answer_through_the_router_equals_one_straight_from_the_provide
     caller = await connect(build, answer=law(content=SAID))
     through = await caller.call("chat.completions.create", model=MODEL, messages=USER)
     base_url = f"{caller.server.base_url}/v1"
-    async with openai.AsyncOpenAI(api_key="sk-canary-of-the-provider", base_url=base_url) as straight:
+    async with openai.AsyncOpenAI(api_key=PROVIDER_KEY, base_url=base_url) as straight:
         same = await straight.chat.completions.create(model="mistral-small-latest", messages=USER)
         assert type(through) is type(same)
         told, expected = through.to_dict(), same.to_dict()
@@ -370,7 +504,7 @@ async def test_a_blocking_client_on_the_routers_loop_elsewhere(connect: Connect,
         pytest.skip("of a Router that lives in an event loop")
     caller = await connect(build, answer=law(content=SAID))
     await caller.call("chat.completions.create", model=MODEL, messages=USER)
-    with caller.router.sync_http_client() as http:
+    with caller.router.sync_http_client(flavour=FLAVOUR) as http:
         sdk = build(http, False)
 
         def run() -> tuple[str, str]:
@@ -393,7 +527,7 @@ class Refuses:
         self.make = make
 
     @hookimpl
-    def bifrost_authorize(self, call: Call) -> None:  # noqa: ARG002 # a gate
+    def bifrost_authorize(self, call: Call) -> None:  # a gate
         raise self.make()
 
 
@@ -559,7 +693,7 @@ class Gated:
         self.gates = [threading.Event() for _ in range(count)]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(10)
-        self.base_url = "http://127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -603,7 +737,7 @@ async def test_each_chunk_reaches_the_reader_before_the_next_is_sent(gated: Gate
     async with Router([Mistral([Key("sk-of-the-gated", id="a")], base_url=gated.base_url)]) as router:
         gated.gates[0].set()
         with anyio.fail_after(30):
-            sdk = build(router.http_client(), True)
+            sdk = build(router.http_client(flavour=FLAVOUR), True)
             stream = await sdk.chat.completions.create(model=MODEL, messages=USER, stream=True)
             async for chunk in stream:
                 order.append(chunk.choices[0].delta.content.strip())
@@ -617,7 +751,7 @@ async def test_each_chunk_reaches_a_blocking_reader_before_the_next_is_sent(gate
         order: list[str] = []
         with SyncRouter([Mistral([Key("sk-of-the-gated", id="a")], base_url=gated.base_url)]) as router:
             gated.gates[0].set()
-            sdk = build(router.http_client(), False)
+            sdk = build(router.http_client(flavour=FLAVOUR), False)
             for chunk in sdk.chat.completions.create(model=MODEL, messages=USER, stream=True):
                 order.append(chunk.choices[0].delta.content.strip())
                 if len(order) < len(gated.gates):
@@ -663,15 +797,14 @@ async def test_virtual_keys_are_checked(connect: Connect) -> None:
 
 async def test_budgets_hold(connect: Connect) -> None:
     caller = await connect(build, plugins=[BudgetPlugin(budgets=[Budget("0.0001")], max_output=64)])
-    for _ in range(200):
-        try:
+
+    async def spend() -> None:
+        for _ in range(200):
             await caller.call("chat.completions.create", model=MODEL, messages=USER, max_tokens=64)
-        except openai.APIStatusError as exc:
-            assert exc.status_code == 402
-            assert exc.code == "budget_exceeded"
-            break
-    else:
-        pytest.fail("the budget was never exceeded")
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        await spend()
+    assert (caught.value.status_code, caught.value.code) == (402, "budget_exceeded")
     assert caller.server.requests
 
 
