@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from bifrost_core import ChatResponse, Choice, Chunk, ToolCall, Usage
+from bifrost_core.dialects._openai_chat import ChatRenderer
 from bifrost_core.dialects._openai_shapes import ChunkShaper, completion_of
 
 NOW = 1_800_000_000
@@ -239,3 +241,75 @@ def test_chunks_without_a_name_share_one_that_is_made() -> None:
     assert len({each["id"] for each in told if each is not None}) == 1
     assert told[0] is not None
     assert told[0]["id"].startswith("chatcmpl-")
+
+
+# --- the bytes of a stream
+
+
+def written(renderer: ChatRenderer, chunks: list[Chunk], response: ChatResponse | None = None) -> list[Any]:
+    """The events that a renderer writes, the end left out."""
+    body = renderer.feed(chunks) + renderer.finish(response or ChatResponse(call_id="call_1", model="m"))
+    *told, end = [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
+    assert end == "[DONE]"
+    return [json.loads(each) for each in told]
+
+
+COUNTED: dict[str, Any] = {**HEAD, "choices": [], "usage": {"total_tokens": 3}, "service_tier": "default"}
+
+
+def test_usage_that_comes_alone_is_written_on_at_the_end_where_it_was_asked_for() -> None:
+    chunks = [Chunk(raw=COUNTED), Chunk(text="x", raw=event({"role": "assistant", "content": "x"}, usage=None))]
+    told = written(ChatRenderer(NOW, wants_usage=True), chunks)
+    assert told == [chunks[1].raw, COUNTED]
+
+
+def test_usage_that_comes_alone_is_nothing_to_who_did_not_ask_for_it() -> None:
+    """Clients look at ``choices[0]`` of every chunk."""
+    chunks = [Chunk(text="x", raw=event({"role": "assistant", "content": "x"})), Chunk(raw=COUNTED)]
+    assert written(ChatRenderer(NOW), chunks) == [chunks[0].raw]
+
+
+def test_usage_beside_a_choice_moves_to_the_end_where_it_was_asked_for() -> None:
+    chunk = Chunk(finish_reason="stop", raw={**event({"role": "assistant"}, "stop"), "usage": {"total_tokens": 3}})
+    assert written(ChatRenderer(NOW, wants_usage=True), [chunk]) == [
+        event({"role": "assistant"}, "stop"),
+        {**HEAD, "choices": [], "usage": {"total_tokens": 3}},
+    ]
+
+
+def test_usage_of_another_family_is_that_of_the_whole_answer() -> None:
+    chunks = [
+        Chunk(usage=Usage(input_tokens=3), raw={"type": "message_start"}),
+        Chunk(text="x", raw={"type": "content_block_delta"}),
+        Chunk(finish_reason="stop", usage=Usage(output_tokens=4), raw={"type": "message_delta"}),
+    ]
+    answer = ChatResponse(usage=Usage(input_tokens=3, output_tokens=4), model="m")
+    *told, last = written(ChatRenderer(NOW, wants_usage=True), chunks, answer)
+    assert [each["choices"][0]["finish_reason"] for each in told] == [None, "stop"]
+    assert not any("usage" in each for each in told)
+    assert (last["choices"], last["usage"]["total_tokens"]) == ([], 7)
+
+
+def test_a_stream_that_told_nothing_has_usage_under_the_calls_name() -> None:
+    (last,) = written(ChatRenderer(NOW, wants_usage=True), [])
+    assert (last["id"], last["model"], last["created"]) == ("call_1", "m", NOW)
+
+
+def test_a_call_and_the_end_in_one_event_become_two() -> None:
+    piece = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    raw = event({"role": "assistant", "tool_calls": [piece]}, "tool_calls", usage={"total_tokens": 3})
+    assert written(ChatRenderer(NOW), [Chunk(finish_reason="tool_calls", raw=raw)]) == [
+        event({"role": "assistant", "tool_calls": [piece]}),
+        event({}, "tool_calls", usage={"total_tokens": 3}),
+    ]
+
+
+def test_log_probabilities_are_written_on() -> None:
+    logprobs = {"content": [{"token": "x", "logprob": -0.1, "bytes": [120], "top_logprobs": []}], "refusal": None}
+    raw = event({"role": "assistant", "content": "x"})
+    raw["choices"][0]["logprobs"] = logprobs
+    assert written(ChatRenderer(NOW), [Chunk(text="x", raw=raw)])[0]["choices"][0]["logprobs"] == logprobs
+    message = {"role": "assistant", "content": "x"}
+    answer = whole(message)
+    answer["choices"][0]["logprobs"] = logprobs
+    assert completion_of(ChatResponse(raw=answer, choices=[Choice(text="x", finish_reason="stop")]), NOW) is answer
