@@ -158,10 +158,12 @@ class ChatRenderer:
         Raises:
             PluginError: The answer is none.
         """
-        told = completion_of(answer_of(ChatResponse, response), self._now)
-        if self._has_functions:
-            told = _with_function_calls(told, "message")
+        told = self._told(completion_of(answer_of(ChatResponse, response), self._now), "message")
         return Reply(200, {"content-type": JSON}, encode(told))
+
+    def _told(self, event: JsonObject, member: str) -> JsonObject:
+        """A completion or chunk in the caller's words; ``member`` holds what each choice says."""
+        return _with_function_calls(event, member) if self._has_functions else event
 
     def feed(self, chunks: Sequence[Chunk]) -> bytes:
         """Events that tell these chunks."""
@@ -173,9 +175,7 @@ class ChatRenderer:
             # An event without choices is OpenAI's for usage, which clients that did not ask for it do not expect.
             if event is None or not event["choices"]:
                 continue
-            if self._has_functions:
-                event = _with_function_calls(event, "delta")
-            pieces += [_event(each) for each in _apart(event)]
+            pieces += [_event(each) for each in _apart(self._told(event, "delta"))]
         return b"".join(pieces)
 
     def _keep_usage(self, event: JsonObject, chunk: Chunk) -> JsonObject | None:
@@ -197,7 +197,7 @@ class ChatRenderer:
         self._shaper.finish(response.model, response.call_id)
         last = self._last or {**self._shaper.head, "choices": []}
         usage = usage_of(response.usage) if self._usage is None else self._usage
-        return _event({**last, "usage": usage}) + end
+        return _event(self._told({**last, "usage": usage}, "delta")) + end
 
     def fail(self, error: BifrostError) -> bytes:
         """An event that OpenAI's SDKs raise as an error."""
@@ -216,7 +216,7 @@ def _apart(event: JsonObject) -> list[JsonObject]:
         ``tool_calls.function.arguments.done`` of the last call is made when a later chunk has the end).
     """
     choices: list[JsonObject] = event["choices"]
-    if not any(choice.get("finish_reason") and choice["delta"].get("tool_calls") for choice in choices):
+    if not any(choice.get("finish_reason") and choice.get("delta", {}).get("tool_calls") for choice in choices):
         return [event]
     first = {name: value for name, value in event.items() if name != "usage"}
     begun = [{**choice, "finish_reason": None} for choice in choices]

@@ -15,6 +15,7 @@ from bifrost_core.errors import BifrostError
 from ._bodies import encode, no_endpoint
 from ._openai_audio import read_speech, read_transcription
 from ._openai_chat import read_chat
+from ._openai_completions import read_completion
 from ._openai_errors import problem_of, status_of
 from ._openai_lists import read_embeddings, read_models, read_moderation
 from ._openai_responses import read_responses
@@ -28,6 +29,7 @@ _ENDPOINTS: Final[Mapping[str, tuple[str, _Reader]]] = {
     "audio/speech": ("POST", read_speech),
     "audio/transcriptions": ("POST", read_transcription),
     "chat/completions": ("POST", read_chat),
+    "completions": ("POST", read_completion),
     "embeddings": ("POST", read_embeddings),
     "models": ("GET", read_models),
     "moderations": ("POST", read_moderation),
@@ -36,7 +38,7 @@ _ENDPOINTS: Final[Mapping[str, tuple[str, _Reader]]] = {
 
 
 class OpenAIDialect:
-    """Chat completions, Responses, embeddings, transcription, speech, moderation and models.
+    """Chat completions, Responses, completions of a text, embeddings, transcription, speech, moderation and models.
 
     Args:
         clock: Dates answers that do not say when they were made.

@@ -428,6 +428,14 @@ async def test_speech_is_read_whole_and_in_pieces(connect: Connect) -> None:
     assert reply.content[:4] == b"RIFF"
 
 
+async def test_a_gap_in_a_text_is_filled(connect: Connect) -> None:
+    caller = await connect(build, answer=law(content=SAID))
+    given = {"model": "mistral/codestral-latest", "prompt": "def", "suffix": "end"}
+    assert (await caller.call("completions.create", **given)).choices[0].text == SAID
+    chunks = await caller.read("completions.create", stream=True, **given)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == SAID
+
+
 async def test_texts_are_judged(connect: Connect) -> None:
     caller = await connect(build)
     reply = await caller.call("moderations.create", model="mistral/mistral-moderation-latest", input=["a", "b"])
