@@ -104,7 +104,8 @@ def write_transcription(request: Request, max_output: int | None, reporter: Repo
     Raises:
         BadRequestError: It can not be put into Mistral's shape; names the field.
     """
-    if request.body.get("response_format") == "verbose_json" and request.body.get(_GRANULARITIES):
+    timed = request.body.get(_GRANULARITIES) or request.body.get(f"{_GRANULARITIES}[]")
+    if timed and request.body.get("response_format") == "verbose_json":
         request = request.with_body(response_format=None)
     members, extra = write_members(TRANSCRIPTION, "model", request, reporter)
     members.update(extra)

@@ -138,6 +138,11 @@ def test_a_form_holds_every_field_under_its_name() -> None:
         pytest.param({"temperature": 0}, [("temperature", "0")], id="a whole number"),
         pytest.param({"diarize": False}, [("diarize", "false")], id="a no"),
         pytest.param({"response_format": "json"}, [], id="the format that is so anyway"),
+        pytest.param(
+            {"response_format": "verbose_json", "timestamp_granularities": ["segment"]},
+            [("timestamp_granularities", "segment")],
+            id="OpenAI's word for times beside the times themselves",
+        ),
         pytest.param({"language": None}, [], id="null"),
         pytest.param(
             {"extra_body": {"beam": {"size": 2}, "tags": [1, True]}},
