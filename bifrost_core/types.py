@@ -332,7 +332,7 @@ class File:
 
 
 def _files(files: Iterable[File]) -> tuple[File, ...]:
-    return files if type(files) is tuple else tuple(files)
+    return cast("tuple[File, ...]", files) if type(files) is tuple else tuple(files)
 
 
 @attrs.frozen
