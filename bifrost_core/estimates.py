@@ -114,7 +114,7 @@ def greatest_cost(price: Price | None, input_upper: int | None, output_upper: in
     """
     if price is None or input_upper is None or output_upper is None:
         return None
-    costs = _with_and_without_cache(price, input_upper, output_upper)
+    costs = _ends(price, input_upper, output_upper)
     return None if costs is None else max(costs)
 
 
@@ -122,15 +122,20 @@ def least_cost(price: Price | None, input_tokens: int) -> Decimal | None:
     """USD of the input alone, cached where that is cheaper; None when the price is unknown."""
     if price is None:
         return None
-    costs = _with_and_without_cache(price, input_tokens, 0)
+    costs = _ends(price, input_tokens, 0)
     return None if costs is None else min(costs)
 
 
-def _with_and_without_cache(price: Price, input_tokens: int, output_tokens: int) -> tuple[Decimal, Decimal] | None:
-    """Both ends of what the cache can make of a cost, which is linear in the cached tokens."""
+def _ends(price: Price, input_tokens: int, output_tokens: int) -> list[Decimal] | None:
+    """All of the input past the cache, read from it or written to it: a cost is linear in what is which."""
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, requests=1)
-    without, with_cache = price.cost(usage), price.cost(attrs.evolve(usage, cached_tokens=input_tokens))
-    return None if without is None or with_cache is None else (without, with_cache)
+    ends = (
+        price.cost(usage),
+        price.cost(attrs.evolve(usage, cached_tokens=input_tokens)),
+        price.cost(attrs.evolve(usage, cache_write_tokens=input_tokens)),
+    )
+    known = [cost for cost in ends if cost is not None]
+    return known if len(known) == len(ends) else None
 
 
 def _is_plain(body: Mapping[str, Any]) -> bool:

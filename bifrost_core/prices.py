@@ -53,6 +53,7 @@ class Price:
         output: Per million output tokens, reasoning included.
         cached_input: Per million input tokens read from the provider's cache; None: as ``input``. The
             built-in prices name it wherever the provider grants a discount.
+        cache_write_input: Per million input tokens written to the provider's cache; None: as ``input``.
         per_page: Per page.
         per_annotated_page: Per page that was annotated too, in place of ``per_page``.
         per_audio_minute: Per minute of audio.
@@ -67,6 +68,7 @@ class Price:
     input: Decimal | None = attrs.field(default=None, converter=_usd)
     output: Decimal | None = attrs.field(default=None, converter=_usd)
     cached_input: Decimal | None = attrs.field(default=None, converter=_usd)
+    cache_write_input: Decimal | None = attrs.field(default=None, converter=_usd)
     per_page: Decimal | None = attrs.field(default=None, converter=_usd)
     per_annotated_page: Decimal | None = attrs.field(default=None, converter=_usd)
     per_audio_minute: Decimal | None = attrs.field(default=None, converter=_usd)
@@ -76,18 +78,22 @@ class Price:
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, exactly; None when a part that was used has no price.
 
-        Cached tokens are part of the input tokens and are charged once, at their own price. A model
-        that has no price for tokens at all and reads pages, audio or characters is paid by those: the
-        tokens that are counted beside them are not charged, as with OCR and transcription. Tokens
-        alone are never free that way, nor is an answered request of which nothing was counted.
+        Tokens read from a cache and tokens written to one are parts of the input tokens, and each is
+        charged once, at its own price. A model that has no price for tokens at all and reads pages,
+        audio or characters is paid by those: the tokens that are counted beside them are not charged,
+        as with OCR and transcription. Tokens alone are never free that way, nor is an answered
+        request of which nothing was counted.
 
         Audio is rounded up to a whole pico-USD (a minute's price need not divide by 60).
 
         Source:
             https://docs.mistral.ai/inference/pricing: units per model, cached input; Voxtral Small is
             paid by tokens and by minutes, the transcription models by minutes alone.
+            https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching: cache writes have a
+            price of their own.
         """
         cached = min(usage.cached_tokens, usage.input_tokens)
+        written = min(usage.cache_write_tokens, usage.input_tokens - cached)
         annotated = min(usage.annotated_pages, usage.pages)
         media = (
             (usage.characters, self.per_million_characters, _MILLION),
@@ -96,14 +102,16 @@ class Price:
             (usage.audio_seconds, self.per_audio_minute, _MINUTE),
         )
         tokens = (
-            (usage.input_tokens - cached, self.input, _MILLION),
+            (usage.input_tokens - cached - written, self.input, _MILLION),
             (cached, self.input if self.cached_input is None else self.cached_input, _MILLION),
+            (written, self.input if self.cache_write_input is None else self.cache_write_input, _MILLION),
             (usage.output_tokens, self.output, _MILLION),
         )
         counted = any(count for count, _, _ in media)
         if not counted and not any(count for count, _, _ in tokens) and usage.requests and self.per_request is None:
             return None
-        paid_by_media = counted and (self.input, self.output, self.cached_input) == (None, None, None)
+        by_tokens = (self.input, self.output, self.cached_input, self.cache_write_input)
+        paid_by_media = counted and all(part is None for part in by_tokens)
         total = Decimal(0)
         for count, price, unit in (
             *media,

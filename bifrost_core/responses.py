@@ -154,6 +154,9 @@ class ChatResponse(Response):
             choices.append(
                 {"index": choice.index, "message": message, "finish_reason": choice.finish_reason, "logprobs": None}
             )
+        read: JsonObject = {"cached_tokens": self.usage.cached_tokens}
+        if self.usage.cache_write_tokens:
+            read["cache_write_tokens"] = self.usage.cache_write_tokens
         return {
             "id": self.raw.get("id") or self.call_id,
             "object": "chat.completion",
@@ -164,7 +167,7 @@ class ChatResponse(Response):
                 "prompt_tokens": self.usage.input_tokens,
                 "completion_tokens": self.usage.output_tokens,
                 "total_tokens": self.usage.total_tokens,
-                "prompt_tokens_details": {"cached_tokens": self.usage.cached_tokens},
+                "prompt_tokens_details": read,
                 "completion_tokens_details": {"reasoning_tokens": self.usage.reasoning_tokens},
             },
         }
@@ -452,7 +455,10 @@ class ResponsesResponse(Response):
         total: Any = cast("JsonObject", counted).get("total_tokens") if isinstance(counted, dict) else None
         return {
             "input_tokens": self.usage.input_tokens,
-            "input_tokens_details": {"cached_tokens": self.usage.cached_tokens, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": self.usage.cached_tokens,
+                "cache_write_tokens": self.usage.cache_write_tokens,
+            },
             "output_tokens": self.usage.output_tokens,
             "output_tokens_details": {"reasoning_tokens": self.usage.reasoning_tokens},
             # As counted: with audio it is more than the sum of the two.

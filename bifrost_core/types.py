@@ -91,9 +91,11 @@ class Usage:
     """What a provider counted.
 
     Attributes:
-        input_tokens: Tokens of the prompt, cached ones included.
+        input_tokens: Tokens of the prompt, those included that were read from a cache or written to one.
         output_tokens: Tokens of the answer, reasoning included.
         cached_tokens: The part of ``input_tokens`` that came from the provider's prompt cache.
+        cache_write_tokens: The part of ``input_tokens`` that was written to that cache, where the provider
+            says; no token is both read from it and written.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning, where the provider says.
         audio_seconds: Seconds of audio read.
         pages: Pages read.
@@ -111,6 +113,7 @@ class Usage:
     characters: int = 0
     requests: int = 0
     annotated_pages: int = 0
+    cache_write_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -123,6 +126,7 @@ class Usage:
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             pages=self.pages + other.pages,

@@ -257,6 +257,7 @@ def test_no_usage_within_the_bounds_costs_more_than_the_greatest(
     usage = {
         "input_tokens": tokens,
         "cached_tokens": data.draw(st.integers(0, tokens)),
+        "cache_write_tokens": data.draw(st.integers(0, tokens)),
         "output_tokens": data.draw(st.integers(0, output_upper)),
         "requests": 1,
     }

@@ -17,6 +17,7 @@ from bifrost_core import Attempt, ConfigError, Price, PriceBook, RouteRef, Usage
 from bifrost_core.prices import built_in_table
 
 SMALL = Price(input="0.15", output="0.6", cached_input="0.015")
+CACHING = Price(input=3, output=15, cached_input="0.3", cache_write_input="3.75")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,14 @@ SMALL = Price(input="0.15", output="0.6", cached_input="0.015")
         pytest.param(Price(input="1"), Usage(input_tokens=10, cached_tokens=10), "0.00001", id="no-cached-price"),
         pytest.param(SMALL, Usage(input_tokens=5, cached_tokens=9), "0.000000075", id="more-cached-than-input"),
         pytest.param(Price(input=1, cached_input=0), Usage(input_tokens=9, cached_tokens=9), "0", id="free-is-0"),
+        pytest.param(CACHING, Usage(input_tokens=100, cache_write_tokens=40), "0.00033", id="cache-writes-once"),
+        pytest.param(Price(input="1"), Usage(input_tokens=9, cache_write_tokens=9), "0.000009", id="no-write-price"),
+        pytest.param(
+            CACHING, Usage(input_tokens=100, cached_tokens=30, cache_write_tokens=20), "0.000234", id="read-and-written"
+        ),
+        pytest.param(
+            CACHING, Usage(input_tokens=10, cached_tokens=8, cache_write_tokens=8), "0.0000099", id="more-than-input"
+        ),
         pytest.param(Price(per_page="0.004"), Usage(pages=3), "0.012", id="pages"),
         pytest.param(Price(per_audio_minute="0.003"), Usage(audio_seconds=90), "0.0045", id="audio"),
         pytest.param(
@@ -76,6 +85,7 @@ def test_what_usage_costs(price: Price, usage: Usage, cost: str) -> None:
         pytest.param(Price(per_audio_minute=1), Usage(input_tokens=3, output_tokens=1), id="tokens-without-audio"),
         pytest.param(Price(output=1, per_audio_minute=1), Usage(audio_seconds=1, input_tokens=3), id="half-a-price"),
         pytest.param(SMALL, Usage(requests=1), id="answered-but-nothing-counted"),
+        pytest.param(Price(cache_write_input=1, per_page=1), Usage(pages=1, input_tokens=3), id="writes-alone-priced"),
     ],
 )
 def test_an_unknown_cost_is_none_and_never_0(price: Price, usage: Usage) -> None:
@@ -161,6 +171,7 @@ GUESTS = ("deepseek-", "zai-")  # models of other makers have cached prices of t
 ONE_UNIT = {
     "input": Usage(input_tokens=1),
     "cached_input": Usage(input_tokens=1, cached_tokens=1),
+    "cache_write_input": Usage(input_tokens=1, cache_write_tokens=1),
     "output": Usage(output_tokens=1),
     "per_page": Usage(pages=1),
     "per_annotated_page": Usage(pages=1, annotated_pages=1),
@@ -273,6 +284,7 @@ PART = st.one_of(st.none(), st.integers(0, 10**8).map(lambda micro: Decimal(micr
 )
 def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -> None:
     cached, annotated = min(usage.cached_tokens, usage.input_tokens), min(usage.annotated_pages, usage.pages)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     media = [
         (usage.pages - annotated, price.per_page, 1),
         (annotated, price.per_annotated_page, 1),
@@ -280,12 +292,14 @@ def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -
         (usage.characters, price.per_million_characters, 10**6),
     ]
     tokens = [
-        (usage.input_tokens - cached, price.input, 10**6),
+        (usage.input_tokens - cached - written, price.input, 10**6),
         (cached, price.input if price.cached_input is None else price.cached_input, 10**6),
+        (written, price.input if price.cache_write_input is None else price.cache_write_input, 10**6),
         (usage.output_tokens, price.output, 10**6),
     ]
     used = [part for part in media if part[0]]
-    if not used or price.input is not None or price.output is not None or price.cached_input is not None:
+    of_tokens = (price.input, price.output, price.cached_input, price.cache_write_input)
+    if not used or any(part is not None for part in of_tokens):
         used += [part for part in tokens if part[0]]
     cost = price.cost(usage)
     nothing = usage.requests > 0 and price.per_request is None and not any(part[0] for part in media + tokens)
@@ -360,6 +374,7 @@ def attempt(price: Price | None, output_upper: int | None = 10, input_upper: int
             attempt(Price(input=1, output=1, per_audio_minute=1)), Decimal("0.00011"), id="text-without-audio"
         ),
         pytest.param(attempt(Price(input=1, output=1, cached_input=2)), Decimal("0.00021"), id="dearer-cache"),
+        pytest.param(attempt(CACHING), Decimal("0.000525"), id="all-written-to-a-cache"),
     ],
 )
 def test_the_upper_bound_of_an_attempt(made: Attempt, upper: Decimal | None) -> None:

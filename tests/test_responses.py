@@ -175,6 +175,11 @@ def test_the_openai_shape() -> None:
     }
 
 
+def test_tokens_written_to_a_cache_are_in_the_openai_shape_where_there_are_any() -> None:
+    made = chat(usage=Usage(input_tokens=9, cached_tokens=2, cache_write_tokens=4)).to_openai()
+    assert made["usage"]["prompt_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 4}
+
+
 def test_tool_calls_in_the_openai_shape_have_no_empty_content() -> None:
     made = ChatResponse(choices=(Choice(tool_calls=(CALL,)),), call_id="c1").to_openai()
     assert made["id"] == "c1"

@@ -23,6 +23,7 @@ __all__ = ["refresh", "show"]
 _COLUMNS: Final = {
     "input": "input",
     "cached_input": "cached",
+    "cache_write_input": "cache write",
     "output": "output",
     "per_page": "page",
     "per_annotated_page": "annotated",

@@ -289,6 +289,7 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
         cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens")
         or _count(usage.get("num_cached_tokens"))
         or 0,
+        cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens"),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         audio_seconds=float(seconds) if is_time else 0.0,
         requests=1,

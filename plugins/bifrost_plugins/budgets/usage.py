@@ -38,6 +38,7 @@ class UsageRow:
         unpriced: Attempts whose price is unknown; ``cost`` has nothing of them.
         input_tokens: Tokens of prompts, cached ones included.
         cached_tokens: The part of them that came from the provider's cache.
+        cache_write_tokens: The part of them that was written to it.
         output_tokens: Tokens of answers, reasoning included.
         reasoning_tokens: The part of them that was reasoning.
         pages: Pages read.
@@ -54,6 +55,7 @@ class UsageRow:
     unpriced: int
     input_tokens: int
     cached_tokens: int
+    cache_write_tokens: int
     output_tokens: int
     reasoning_tokens: int
     pages: int
@@ -82,6 +84,7 @@ def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, pr
         counts |= {
             "input_tokens": usage.input_tokens,
             "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
             "output_tokens": usage.output_tokens,
             "reasoning_tokens": usage.reasoning_tokens,
             "pages": usage.pages,
@@ -139,6 +142,7 @@ def _row(cell: UsageCell, by: Sequence[str]) -> UsageRow:
         unpriced=count("unpriced"),
         input_tokens=count("input_tokens"),
         cached_tokens=count("cached_tokens"),
+        cache_write_tokens=count("cache_write_tokens"),
         output_tokens=count("output_tokens"),
         reasoning_tokens=count("reasoning_tokens"),
         pages=count("pages"),

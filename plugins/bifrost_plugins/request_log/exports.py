@@ -41,6 +41,7 @@ COLUMNS: Final = (
     "input_tokens",
     "output_tokens",
     "cached_tokens",
+    "cache_write_tokens",
     "reasoning_tokens",
     "cost",
     "provider",
@@ -54,7 +55,7 @@ COLUMNS: Final = (
 and ``metadata`` are JSON. With content, ``prompt`` (JSON) and ``answer`` follow."""
 
 _CONTENT: Final = ("prompt", "answer")
-_COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens")
+_COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 _NUMBERS: Final = ("latency", "time_to_first_token")
 _NESTED: Final = ("attempts", "verdicts", "metadata", "prompt")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")

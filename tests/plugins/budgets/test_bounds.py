@@ -13,7 +13,15 @@ from bifrost_core import Attempt, Price, RouteRef
 from bifrost_core.estimates import greatest_cost
 
 PARTS = st.none() | st.decimals(0, 1_000, places=6)
-PRICES = st.builds(Price, input=PARTS, output=PARTS, cached_input=PARTS, per_request=PARTS, per_page=PARTS)
+PRICES = st.builds(
+    Price,
+    input=PARTS,
+    output=PARTS,
+    cached_input=PARTS,
+    cache_write_input=PARTS,
+    per_request=PARTS,
+    per_page=PARTS,
+)
 TOKENS = st.integers(1, 1_000_000)
 
 
@@ -28,7 +36,10 @@ def test_the_bound_is_the_greatest_cost(price: Price, prompt: int | None, output
 
 
 @given(
-    st.builds(Price, input=PARTS, output=PARTS, cached_input=PARTS), TOKENS, st.integers(0, 10**15), st.integers(1, 5)
+    st.builds(Price, input=PARTS, output=PARTS, cached_input=PARTS, cache_write_input=PARTS),
+    TOKENS,
+    st.integers(0, 10**15),
+    st.integers(1, 5),
 )
 def test_what_is_affordable_fits_and_one_token_more_does_not(
     price: Price, prompt: int, room: int, choices: int

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import click
 import pytest
 from bifrost_plugins.budgets import Budget, BudgetPlugin, UsageRow, plugin
@@ -21,8 +22,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bifrost_core import ConfigError, Price, PriceBook, Router
+from bifrost_core import ConfigError, Price, PriceBook, Request, Response, Router
 from bifrost_core.testing import FakeClock, Simulated
+from bifrost_core.wire import HttpReply
 
 PRICES = {"small": Price(input="0.1", output="0.3"), "large": Price(input="2", output="6")}
 ASK: dict[str, Any] = {"max_tokens": 100}
@@ -70,6 +72,28 @@ async def test_rows_are_told_apart_and_add_up(callers: object) -> None:
         assert await made.usage(since=first - timedelta(days=9), until=first - timedelta(days=8)) == []
         clock.advance(12 * 86_400)  # June
         assert await made.usage() == []
+
+
+class Caching(Simulated):
+    """Counts half of each prompt as read from a cache and the other half as written to it."""
+
+    def decode(self, request: Request, reply: HttpReply) -> Response:
+        response = super().decode(request, reply)
+        half = response.usage.input_tokens // 2
+        counted = attrs.evolve(response.usage, input_tokens=2 * half, cached_tokens=half, cache_write_tokens=half)
+        return attrs.evolve(response, usage=counted)
+
+
+async def test_a_row_tells_what_was_read_from_a_cache_and_what_was_written_to_one() -> None:
+    made = BudgetPlugin(budgets=[Budget("1")])
+    prices = {"simulated/small": Price(input=2, output=6, cached_input="0.2", cache_write_input="2.5")}
+    async with Router([Caching(["one"])], plugins=[made], prices=PriceBook(prices)) as router:
+        answer = await router.chat("simulated/small", "hello, and hello to all of you", **ASK)
+        (row,) = await made.usage(by=())
+    half = answer.usage.cached_tokens
+    assert half > 0
+    assert (row.input_tokens, row.cached_tokens, row.cache_write_tokens) == (2 * half, half, half)
+    assert row.cost == (Decimal("2.7") * half + 6 * answer.usage.output_tokens) / 10**6
 
 
 @pytest.mark.parametrize(
