@@ -9,23 +9,22 @@ from __future__ import annotations
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from bifrost_core.errors import ConfigError
-from bifrost_core.responses import ClassificationResponse, ModerationResponse, ModerationResult
+from bifrost_core.responses import ClassificationResponse, ModerationResponse
 from bifrost_core.types import JsonObject, Message, Request, message_dicts
 from bifrost_core.wire import HttpReply
 
 from ._adapter import Payload
-from ._chat import MalformedError, read_object, read_usage
-from ._mistral_embeddings import sent_value, write_texts
-from ._mistral_members import Writer, leave_out, model_name, stream_flag, write_members
+from ._chat import MalformedError
+from ._embeddings import sent_value, write_texts
+from ._members import Writer, leave_out, model_name, stream_flag, write_members
 from ._mistral_messages import write_messages
+from ._moderation import facts_of, read_results, read_scores, read_verdict
 from ._reporter import Reporter
 
 __all__ = ["read_classification", "read_moderation", "write_classification", "write_moderation"]
-
-_T = TypeVar("_T")
 
 
 def _is_list(value: Any) -> bool:
@@ -146,8 +145,8 @@ def read_moderation(request: Request, reply: HttpReply, reporter: Reporter) -> M
     Raises:
         ProviderServerError: It can not be used (``bad_response``); a verdict that can not be read is none.
     """
-    data, results = _read(request, reply, reporter, _read_verdict)
-    return ModerationResponse(results=results, **_facts(request, reply, reporter, data))
+    data, results = read_results(reply, reporter, _count(request), read_verdict)
+    return ModerationResponse(results=results, **facts_of(request, reply, reporter, data))
 
 
 def read_classification(request: Request, reply: HttpReply, reporter: Reporter) -> ClassificationResponse:
@@ -156,61 +155,11 @@ def read_classification(request: Request, reply: HttpReply, reporter: Reporter) 
     Raises:
         ProviderServerError: It can not be used (``bad_response``).
     """
-    data, results = _read(request, reply, reporter, _read_classes)
-    return ClassificationResponse(results=results, **_facts(request, reply, reporter, data))
-
-
-def _facts(request: Request, reply: HttpReply, reporter: Reporter, data: JsonObject) -> dict[str, Any]:
-    model = data.get("model")
-    return {
-        "model": model if isinstance(model, str) else request.model,
-        "usage": read_usage(data.get("usage"), reporter),
-        "raw": data,
-        "headers": reply.headers,
-    }
-
-
-def _read(
-    request: Request, reply: HttpReply, reporter: Reporter, read: Callable[[Any, str], _T]
-) -> tuple[JsonObject, tuple[_T, ...]]:
-    data = read_object(reply, reporter)
-    count = _count(request)
-    results = data.get("results")
-    why = ""
-    made: tuple[_T, ...] = ()
-    if not isinstance(results, list) or len(results) != count:
-        held = len(results) if isinstance(results, list) else "no"
-        why = f"there are {held} results in it for {count} inputs"
-    else:
-        try:
-            made = tuple(read(result, f"results[{place}]") for place, result in enumerate(results))
-        except MalformedError as exc:
-            why = str(exc)
-    if why:
-        raise reporter.unusable(reply, why)
-    return data, made
-
-
-def _read_verdict(result: Any, path: str) -> ModerationResult:
-    categories = result.get("categories") if isinstance(result, dict) else None
-    if not isinstance(categories, dict) or not set(map(type, categories.values())) <= {bool}:
-        raise MalformedError(f"{path}.categories does not say of each whether it applies")
-    return ModerationResult(categories=dict(categories), scores=_read_scores(result.get("category_scores"), path))
+    data, results = read_results(reply, reporter, _count(request), _read_classes)
+    return ClassificationResponse(results=results, **facts_of(request, reply, reporter, data))
 
 
 def _read_classes(result: Any, path: str) -> dict[str, dict[str, float]]:
     if not isinstance(result, dict) or not all(isinstance(target, dict) for target in result.values()):
         raise MalformedError(f"{path} is no object of targets")
-    return {name: _read_scores(target.get("scores"), f"{path}.{name}") for name, target in result.items()}
-
-
-def _read_scores(scores: Any, path: str) -> dict[str, float]:
-    made: dict[str, float] | None = None
-    if isinstance(scores, dict) and set(map(type, scores.values())) <= {int, float}:
-        try:
-            made = {name: float(score) for name, score in scores.items()}
-        except OverflowError:  # a whole number with hundreds of digits
-            made = None
-    if made is None:
-        raise MalformedError(f"the scores of {path} are no numbers")
-    return made
+    return {name: read_scores(target.get("scores"), f"{path}.{name}") for name, target in result.items()}

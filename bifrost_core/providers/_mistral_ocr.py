@@ -22,7 +22,7 @@ from bifrost_core.wire import HttpReply
 from ._adapter import Payload
 from ._chat import MalformedError, read_object
 from ._json import JsonError, decode
-from ._mistral_members import Writer, model_name, stream_flag, write_members
+from ._members import Writer, model_name, stream_flag, write_members
 from ._reporter import Reporter
 
 __all__ = ["read_ocr", "write_ocr"]

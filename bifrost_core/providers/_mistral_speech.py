@@ -21,8 +21,8 @@ from bifrost_core.wire import HttpReply
 
 from ._adapter import Payload
 from ._chat import read_object
-from ._mistral_embeddings import sent_value
-from ._mistral_members import Writer, leave_out, model_name, refuse, stream_flag, write_members
+from ._embeddings import sent_value
+from ._members import Writer, leave_out, model_name, refuse, stream_flag, write_members
 from ._reporter import Reporter
 
 __all__ = ["read_speech", "write_speech"]

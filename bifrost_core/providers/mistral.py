@@ -19,14 +19,16 @@ from bifrost_core.types import Operation, Request
 from ._adapter import Codec, HttpProvider
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
-from ._mistral_audio import TranscriptionStreamDecoder, read_transcription, write_transcription
+from ._embeddings import read_embeddings
+from ._mistral_audio import write_transcription
 from ._mistral_chat import continued_chat, continued_responses, write_chat, write_fim, write_responses
-from ._mistral_embeddings import read_embeddings, write_embeddings
-from ._mistral_models import read_models, write_models
+from ._mistral_embeddings import write_embeddings
 from ._mistral_moderation import read_classification, read_moderation, write_classification, write_moderation
 from ._mistral_ocr import read_ocr, write_ocr
 from ._mistral_speech import read_speech, write_speech
+from ._models import read_models, write_models
 from ._responses import ResponsesStreamDecoder, read_responses
+from ._transcription import TranscriptionStreamDecoder, read_transcription
 from .base import Quota
 
 __all__ = ["Mistral"]

@@ -96,7 +96,7 @@ def test_a_field_that_is_left_out_is_noted_once(caplog: pytest.LogCaptureFixture
         for _ in range(3):
             adapter.encode(asked(user="ann"))
     assert [record.getMessage().partition(" (")[0] for record in caplog.records] == [
-        "provider mistral: the field 'user', which Mistral refuses and which does not change the answer, is left out"
+        "provider mistral: the field 'user', which it does not take and which does not change the answer, is left out"
     ]
 
 

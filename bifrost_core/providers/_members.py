@@ -1,10 +1,11 @@
-"""Members of a request's body by table, for all of Mistral's operations: sent, renamed, left out, or refused by name.
+"""Members of a request's body by table: sent, renamed, left out, or refused by name.
 
-Mistral refuses members that it does not know with 422. A table says of each known field how it is
-written; what is in no table is refused here, with near matches.
+Providers refuse members that they do not know (Mistral with 422, OpenAI with 400). A table says of each
+known field how it is written; what is in no table is refused here, with near matches.
 
 Source:
-    https://docs.mistral.ai/api; what real servers refuse is quoted in public reports (422 ``extra_forbidden``).
+    https://docs.mistral.ai/api and https://platform.openai.com/docs/api-reference; what real servers refuse is
+    quoted in public reports (422 ``extra_forbidden``, 400 ``unknown_parameter``).
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ def same(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None
 
 def leave_out(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
     """Leave out a field that says nothing to the model; noted once."""
-    reporter.note(f"the field {name!r}, which Mistral refuses and which does not change the answer, is left out")
+    reporter.note(f"the field {name!r}, which it does not take and which does not change the answer, is left out")
 
 
 def refuse(harmless: Any = None) -> Writer:
-    """A writer for a field that Mistral has not; ``harmless`` is the value that asks for nothing."""
+    """A writer for a field that the provider has not; ``harmless`` is the value that asks for nothing."""
 
     def write(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
         if value != harmless or type(value) is not type(harmless):
-            raise reporter.unsupported(name, "Mistral has no such field, and without it the answer would be another")
+            raise reporter.unsupported(name, "it has no such field, and without it the answer would be another")
         reporter.note(f"the field {name!r}, which asks for nothing, is left out")
 
     return write

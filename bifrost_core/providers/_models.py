@@ -1,15 +1,17 @@
-"""The list of models on Mistral's wire.
+"""Lists of models in the shape that OpenAI, Mistral and the servers that speak like them share.
 
 Source:
-    https://docs.mistral.ai/api/endpoint/models. Lists of 2024 have entries without ``capabilities``, ``name``
-    and ``aliases``.
+    https://platform.openai.com/docs/api-reference/models (``shutdown_date``),
+    https://docs.mistral.ai/api/endpoint/models (lists of 2024 have entries without ``capabilities``, ``name`` and
+    ``aliases``); the context length is ``max_model_len`` at vLLM (https://docs.vllm.ai), ``context_window`` at Groq
+    (https://console.groq.com/docs/models), ``context_length`` at Together and OpenRouter.
 """
 
 from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-from typing import Any
+from typing import Any, Final
 
 from bifrost_core.responses import ModelInfo, ModelList
 from bifrost_core.types import JsonObject, Request, Usage
@@ -57,19 +59,25 @@ def _word(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+_CONTEXT: Final = ("max_context_length", "context_window", "context_length", "max_model_len")
+
+
 def _read_entry(entry: JsonObject, name: str, provider: str) -> ModelInfo:
     aliases, capabilities = entry.get("aliases"), entry.get("capabilities")
-    context = entry.get("max_context_length")
+    context = next((entry[word] for word in _CONTEXT if type(entry.get(word)) is int), None)
     return ModelInfo(
         id=f"{provider}/{name}",
         provider=provider,
         name=_word(entry.get("name")) or name,
         aliases=[alias for alias in aliases if isinstance(alias, str)] if isinstance(aliases, list) else (),
-        capabilities=[word for word, has in capabilities.items() if has is True]
-        if isinstance(capabilities, dict)
-        else (),
-        context_length=context if type(context) is int and context > 0 else None,
-        deprecation=_word(entry.get("deprecation")),
+        capabilities=_capabilities(capabilities),
+        context_length=context if context is not None and context > 0 else None,
+        deprecation=_word(entry.get("deprecation")) or _word(entry.get("shutdown_date")),
         replacement=_word(entry.get("deprecation_replacement_model")),
         raw=entry,
     )
+
+
+def _capabilities(given: Any) -> list[str]:
+    """The provider's words, which come as an object of booleans."""
+    return [word for word, has in given.items() if has is True] if isinstance(given, dict) else []
