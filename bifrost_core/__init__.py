@@ -40,7 +40,7 @@ from .hookspecs import StreamFilter, hookimpl
 from .keys import Key, Secret
 from .kinds import Kind
 from .prices import Price, PriceBook
-from .providers import Mistral
+from .providers import Anthropic, Mistral
 from .providers.base import Provider
 from .responses import (
     ChatResponse,
@@ -67,6 +67,7 @@ from .timeouts import Timeout
 from .types import Choice, Chunk, File, Message, Operation, Request, Route, RouteRef, ToolCall, Usage
 
 __all__ = [
+    "Anthropic",
     "Attempt",
     "BadRequestError",
     "Balancer",

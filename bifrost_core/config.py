@@ -15,6 +15,7 @@ from .errors import ConfigError
 from .hooks import configured_plugins
 from .keys import Key, read_reference
 from .prices import Price, PriceBook
+from .providers.anthropic import Anthropic
 from .providers.base import Provider
 from .providers.mistral import Mistral
 from .retries import RetryPolicy
@@ -24,8 +25,11 @@ __all__ = ["options_from_config", "options_from_env"]
 
 _T = TypeVar("_T")
 
-_TYPES: Final[dict[str, Callable[..., Provider]]] = {"mistral": Mistral}
-_VARIABLES: Final[dict[str, Callable[..., Provider]]] = {"MISTRAL_API_KEY": Mistral}
+_TYPES: Final[dict[str, Callable[..., Provider]]] = {"anthropic": Anthropic, "mistral": Mistral}
+_VARIABLES: Final[dict[str, Callable[..., Provider]]] = {
+    "MISTRAL_API_KEY": Mistral,
+    "ANTHROPIC_API_KEY": Anthropic,
+}
 
 
 def options_from_env(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _TEXT_PARTS: Final = frozenset(
 )
 _TEXT_TOOLS: Final = frozenset({"function", "namespace"})  # others read what the body does not hold
 _UNBOUNDED: Final = frozenset({Operation.OCR, Operation.TRANSCRIPTION})
+_UNSEEN: Final = ("container", "mcp_servers", "thread")  # bring what the body does not hold (Anthropic)
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +77,9 @@ def estimated(model: str, request: Request, encoded: HttpCall, price: Price | No
 
 
 def input_bound(request: Request, encoded: HttpCall) -> int | None:
-    """Upper bound of the input tokens of a request: the bytes of its body; None where they bound nothing.
+    """Upper bound of the input tokens of a request: the bytes of its body, and what the provider adds to it.
+
+    None where they bound nothing.
 
     A token of a byte-level vocabulary stands for at least one byte, and the JSON around a text outweighs
     the template that the provider puts around it. An image is the exception, by URL (1,540 tokens for
@@ -89,7 +92,7 @@ def input_bound(request: Request, encoded: HttpCall) -> int | None:
         return None
     if not _is_plain(request.body) and next(_beyond_text(request), None) is not None:
         return None
-    return len(encoded.body)
+    return len(encoded.body) + encoded.hidden_tokens
 
 
 def choices_of(request: Request) -> int:
@@ -156,6 +159,8 @@ def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:
         if not isinstance(body, Mapping):
             continue
         members = cast("Mapping[str, Any]", body)
+        if any(members.get(name) for name in _UNSEEN):
+            yield members
         for name in ("messages", "input"):
             yield from _media(members.get(name))
         for tool in _list(members.get("tools")):

@@ -375,10 +375,13 @@ class Flights:
     def _spent(self, flight: Flight, error: Exception | None) -> Usage:
         """What an answer that came in part was counted as: the provider's last word, else an estimate."""
         partial = error.partial if isinstance(error, StreamBrokenError) else None
-        if partial is not None and partial.usage.input_tokens:
-            return partial.usage
-        prompt = flight.deployment.prompt_tokens(flight.text_bytes)
+        counted = None if partial is None or not partial.usage.input_tokens else partial.usage
+        if counted is not None and partial is not None and partial.finish_reason is not None:
+            return counted
         output = flight.deployment.output_tokens(flight.heard_bytes, flight.heard)
+        if counted is not None:  # as the answer began: what came since is not in it
+            return attrs.evolve(counted, output_tokens=max(counted.output_tokens, output))
+        prompt = flight.deployment.prompt_tokens(flight.text_bytes)
         return Usage(input_tokens=prompt, output_tokens=output, requests=1)
 
     def _cost(self, attempt: Attempt, response: Response) -> Decimal | None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
+from .blocks import is_message
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
-from .types import Choice, Chunk, JsonObject, ToolCall
+from .types import Choice, Chunk, JsonObject, ToolCall, rebuilt_raw
 
 __all__ = ["as_delivered", "chat_as_delivered", "chunks_of"]
 
@@ -152,6 +153,9 @@ def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk])
     told = events.response
     if told is None or told.output == response.output:
         return response
+    if is_message(response.raw):
+        said = Choice(text=told.output_text, reasoning=told.reasoning, tool_calls=told.tool_calls)
+        return attrs.evolve(told, raw=rebuilt_raw(response.raw, (said,)))
     raw: JsonObject = {name: value for name, value in response.raw.items() if name not in {"choices", "output"}}
     if response.raw.get("choices"):
         message = _message(told.output_text, told.reasoning, told.tool_calls)
@@ -176,13 +180,7 @@ def chat_as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> Cha
     choices = tuple(_retold(choice, told.get(choice.index, _Told())) for choice in response.choices)
     if choices == response.choices:
         return response
-    raw: JsonObject = {name: value for name, value in response.raw.items() if name != "choices"}
-    if response.raw:
-        raw["choices"] = [
-            {"index": choice.index, "message": choice.message, "finish_reason": choice.finish_reason}
-            for choice in choices
-        ]
-    return attrs.evolve(response, choices=choices, raw=raw)
+    return attrs.evolve(response, choices=choices, raw=rebuilt_raw(response.raw, choices))
 
 
 def _retold(choice: Choice, told: _Told) -> Choice:

@@ -158,7 +158,7 @@ class ResponseEvents:
                 name = _id_of(chunk.raw)
                 if not name and not chunk.has_content and chunk.finish_reason is None:
                     continue
-                self._begin(name or self._called, chunk.raw, events)
+                self._begin(name or self._called, _message_in(chunk.raw), events)
             if chunk.reasoning:
                 self._say("reasoning", chunk.reasoning, [], events)
             if chunk.text:
@@ -278,7 +278,13 @@ class ResponseEvents:
 
 def _id_of(raw: JsonObject) -> str:
     """The id of the answer that a provider's event belongs to; ``""`` where it does not tell."""
-    return _string(raw.get("id"))
+    return _string(_message_in(raw).get("id"))
+
+
+def _message_in(raw: JsonObject) -> JsonObject:
+    """What names the answer: the event itself, or the message that it begins (Anthropic)."""
+    message: Any = raw.get("message")
+    return cast("JsonObject", message) if raw.get("type") == "message_start" and isinstance(message, dict) else raw
 
 
 def _first_choice(raw: JsonObject) -> JsonObject:

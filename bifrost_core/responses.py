@@ -9,6 +9,7 @@ from typing import Any, Self, cast
 import attrs
 
 from .attempts import Attempt
+from .blocks import is_message
 from .types import Choice, JsonObject, RouteRef, ToolCall, Usage, retold_content, retold_raw
 
 __all__ = [
@@ -412,7 +413,7 @@ class ResponsesResponse(Response):
             message: JsonObject = {"id": name, "type": "message", "role": "assistant", "status": "completed"}
             output.append({**message, "content": [new]})
         raw = self.raw
-        if raw.get("choices"):
+        if raw.get("choices") or is_message(raw):
             raw = retold_raw(raw, text, 0)
         elif raw:
             raw = {name: value for name, value in raw.items() if name != "output_text"}

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from ._errors import ConfigError
+from .blocks import blocks_of, is_event, is_message, retold_event, retold_message
 from .bodies import Content, Source, source_of
 
 __all__ = [
@@ -425,7 +426,9 @@ class Chunk:
         of it) keeps in ``raw`` only the members that name and count.
         """
         raw = self.raw
-        if "choices" in raw or self.text == (raw.get("text") or raw.get("delta") or ""):
+        if "choices" in raw or is_event(raw) or is_message(raw):
+            return self
+        if self.text == (raw.get("text") or raw.get("delta") or ""):
             return self
         return self.with_text(self.text)
 
@@ -467,22 +470,47 @@ def _retell(choice: JsonObject, text: str, index: int) -> JsonObject:
 
 
 def retold_content(content: Any, text: str) -> Any:
-    """A message's content with its words replaced by ``text``; reasoning parts stay where they are."""
+    """A message's content with its words replaced by ``text``; reasoning parts stay where they are, sealed ones too."""
     if not isinstance(content, list):
         return text
     members = cast("Sequence[object]", content)
     parts = [cast("JsonObject", part) for part in members if isinstance(part, dict)]
-    kept = [part for part in parts if part.get("type") == "thinking"]
+    kept = [part for part in parts if part.get("type") in ("thinking", "redacted_thinking")]
     return [*kept, {"type": "text", "text": text}] if kept else text
 
 
 def retold_raw(raw: JsonObject, text: str, index: int) -> JsonObject:
-    """A provider's JSON that says ``text``: in choice ``index`` where it has choices, else as an event.
+    """A provider's JSON that says ``text``: in choice ``index`` where it has choices, else as a message or an event.
 
     Of events without choices only the members that name and count are kept, as others may repeat words.
     """
     if raw.get("choices"):
         return {**raw, "choices": [_retell(choice, text, index) for choice in raw["choices"]]}
+    if is_message(raw):
+        return retold_message(raw, text)
+    if is_event(raw):
+        return retold_event(raw, text)
     kept = {name: value for name, value in raw.items() if name in _WORDLESS}
     kept.update((name, text) for name in ("text", "delta") if isinstance(raw.get(name), str))
+    return kept
+
+
+def rebuilt_raw(raw: JsonObject, choices: Sequence[Choice]) -> JsonObject:
+    """A provider's JSON whose answers are ``choices`` and nothing else; ``{}`` where there was none.
+
+    Args:
+        raw: Of an answer to a chat request, in OpenAI's shape or in Anthropic's.
+        choices: At least one; a message of Anthropic's has no more.
+    """
+    if is_message(raw):
+        first = choices[0]
+        return {
+            **raw,
+            "content": blocks_of(first.text, first.reasoning, [call.to_openai() for call in first.tool_calls]),
+        }
+    kept: JsonObject = {name: value for name, value in raw.items() if name != "choices"}
+    if raw:
+        kept["choices"] = [
+            {"index": each.index, "message": each.message, "finish_reason": each.finish_reason} for each in choices
+        ]
     return kept

@@ -45,6 +45,7 @@ class HttpCall:
         stream: Whether the answer comes as server-sent events.
         output_upper: The output limit that the body carries, in tokens over all choices; None without.
         form: The body, where it is a form: its files are read while they are sent.
+        hidden_tokens: Tokens that the provider may add to the prompt beyond what is sent, and charge.
     """
 
     method: str
@@ -54,6 +55,7 @@ class HttpCall:
     stream: bool = False
     output_upper: int | None = None
     form: Multipart | None = None
+    hidden_tokens: int = 0
 
     @property
     def content(self) -> bytes | Multipart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .anthropic import Anthropic
 from .mistral import Mistral
 
-__all__ = ["Mistral"]
+__all__ = ["Anthropic", "Mistral"]

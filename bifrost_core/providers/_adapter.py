@@ -45,12 +45,14 @@ class Payload:
         output_upper: The output limit that they carry, in tokens over all choices; None without.
         path: Path behind the base URL, where it is another than the operation's own; with its query.
         form: The fields of a form that is sent instead of ``members``.
+        hidden_tokens: Tokens that the provider may add to the prompt beyond what is sent.
     """
 
     members: dict[str, Any] | None
     output_upper: int | None = None
     path: str = ""
     form: tuple[Part, ...] = ()
+    hidden_tokens: int = 0
 
 
 @attrs.frozen
@@ -200,6 +202,7 @@ class HttpProvider:
             request.stream,
             payload.output_upper,
             form,
+            payload.hidden_tokens,
         )
 
     def _form(self, parts: tuple[Part, ...]) -> Multipart:

@@ -1,8 +1,8 @@
 """What an HTTP answer that is no success means: status, code and text into a kind and an error.
 
 Evidence in this order: status, the provider's code, its text (listed phrases only). A phrase never
-makes a failure more worth repeating than its status does, but for one: a prompt that is too long
-may fit another model.
+makes a failure more worth repeating than its status does, but for two: a prompt that is too long
+may fit another model, and an account that may spend no more is not the only one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ from bifrost_core.wire import REQUEST_IDS
 
 from ._json import JsonError, decode
 
-__all__ = ["Problem", "escape", "kind_of", "kind_of_status", "read_problem", "request_id", "retry_after", "wait_of"]
+__all__ = [
+    "Problem",
+    "date_of",
+    "escape",
+    "kind_of",
+    "kind_of_status",
+    "read_problem",
+    "request_id",
+    "retry_after",
+    "wait_of",
+]
 
 # --- Retry-After -----------------------------------------------------------------------------------
 
@@ -67,6 +77,16 @@ def _date(text: str, now: float) -> float | None:
     except ValueError:
         return None
     return timegm(day.timetuple()) + int(found["s"])
+
+
+def date_of(headers: Mapping[str, str]) -> float | None:
+    """When the server sent the answer, by its own clock: seconds since 1970; None where it does not say.
+
+    Source:
+        RFC 9110, section 6.6.1.
+    """
+    text = headers.get("date", "")
+    return _date(text, 0.0) if len(text) == 29 else None  # the one form that senders may use has as many characters
 
 
 def _one(text: str, now: float) -> float | None:
@@ -209,8 +229,10 @@ def problem_of(data: Mapping[str, Any]) -> Problem:
     request = _text(data.get("request_id"))
     blocked = isinstance(data.get("guardrails"), Mapping)
     inner = data.get("error")
+    stable: Any = None
     if isinstance(inner, Mapping):
         data = inner
+        stable = inner.get("details")  # Anthropic: the words may change, this code does not
     elif isinstance(inner, str) and inner and not data.get("message"):
         return Problem(inner, request_id=request)
     message = _nested(data.get("message"))
@@ -225,7 +247,7 @@ def problem_of(data: Mapping[str, Any]) -> Problem:
     kind = _text(data.get("type"))
     return Problem(
         message,
-        code=_text(data.get("code")),
+        code=_text(data.get("code")) or (_text(stable.get("error_code")) if isinstance(stable, Mapping) else None),
         type=details[0][2] if details and kind is None else kind,
         param=_text(data.get("param")) or (details[0][0] if details and "message" not in data else None),
         request_id=request,
@@ -322,6 +344,8 @@ _CODES: Final[Mapping[str, tuple[tuple[frozenset[int], Kind], ...]]] = {
     "billing_hard_limit_reached": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
     "billing_not_active": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
     "enforced_spend_limit_reached": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
+    "contract_spend_limit_reached": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
+    "organization_on_hold": ((_POLICY, Kind.PERMISSION),),
 }
 
 # Phrases, in lower case.
@@ -331,6 +355,9 @@ _PHRASES: Final = (
     ("exceed context limit", _LENGTH, Kind.CONTEXT_TOO_LONG),  # Anthropic
     ("prompt is too long", _LENGTH, Kind.CONTEXT_TOO_LONG),  # Anthropic
     ("blocked by guardrail", _POLICY, Kind.CONTENT_FILTERED),  # Mistral's guardrails
+    ("specified api usage limits", frozenset({400}), Kind.PAYMENT),  # Anthropic: a spend limit of the account's own
+    ("specified workspace api usage limits", frozenset({400}), Kind.PAYMENT),  # … and of the workspace's
+    ("credit balance is too low", frozenset({400}), Kind.PAYMENT),  # Anthropic
     ("tier capacity exceeded", frozenset({429, 503}), Kind.MODEL_OVERLOADED),  # Mistral, older bodies without a code
 )
 
@@ -351,6 +378,7 @@ def _is_spent(headers: Mapping[str, str]) -> bool:
 
 _SPENDING: Final = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "enforced_spend_limit_reached"}
+    | {"contract_spend_limit_reached"}
 )
 _MONTHLY: Final = re.compile(r"x-ratelimit-remaining-[a-z-]+-month")
 
@@ -420,14 +448,18 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "3810": 429,
     "api_error": 500,
     "authentication_error": 401,
+    "billing_error": 402,
+    "conflict_error": 409,
     "internal_server_error": 500,
     "invalid_model": 400,
     "invalid_request_error": 400,
+    "not_found_error": 404,
     "overloaded_error": 529,
     "permission_error": 403,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "rate_limited": 429,
+    "request_too_large": 413,
     "server_error": 500,
     "service_tier_capacity_exceeded": 429,
     "timeout_error": 504,

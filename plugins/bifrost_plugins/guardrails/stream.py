@@ -14,6 +14,7 @@ from typing import Any, Final
 import attrs
 
 from bifrost_core import Call, Chunk, ToolCall
+from bifrost_core.blocks import is_event
 
 from .judging import Judge, Span, now
 from .matchers import Matcher
@@ -369,6 +370,8 @@ class GuardedStream:
 
     def _beside(self, raw: JsonObject) -> bool:
         """Whether the event may go on as it is: pieces of calls may not, nor what is not known."""
+        if is_event(raw):
+            return self._beside_words(raw)
         for choice in raw.get("choices") or ():
             delta: Any = choice.get("delta") or choice.get("message")
             if not isinstance(delta, dict):
@@ -390,6 +393,18 @@ class GuardedStream:
             if any(others.values()) and not self._may_pass(others):
                 return False
         return True
+
+    def _beside_words(self, event: JsonObject) -> bool:
+        """The same of an event of Anthropic's, which brings one thing."""
+        brought: Any = event.get("content_block") or event.get("delta")
+        if event["type"] not in {"content_block_start", "content_block_delta"} or not isinstance(brought, dict):
+            return True
+        kind: Any = brought.get("type")
+        if kind in {"tool_use", "input_json_delta"}:
+            return False
+        own = _OWN_WORDS.get(kind, ()) if isinstance(kind, str) else ()
+        others: JsonObject = {name: value for name, value in brought.items() if name not in own and value}
+        return not others or self._may_pass({"content": [others]} if "type" in others else others)
 
     def _may_pass(self, others: JsonObject) -> bool:
         try:
@@ -427,4 +442,14 @@ class GuardedStream:
         return attrs.evolve(chunk, text=text, reasoning=reasoning, tool_calls=calls, raw=raw)
 
 
+# Members of a block or a delta that are the chunk's own words, or sealed.
+_OWN_WORDS: Final = {
+    "text": ("type", "text"),
+    "text_delta": ("type", "text"),
+    "thinking": ("type", "thinking", "signature"),
+    "thinking_delta": ("type", "thinking", "estimated_tokens"),
+    "signature_delta": ("type", "signature"),
+    "redacted_thinking": ("type", "data"),
+    "citations_delta": ("type",),
+}
 _HEAD: Final = frozenset({"id", "object", "created", "model", "usage", "system_fingerprint", "service_tier"})

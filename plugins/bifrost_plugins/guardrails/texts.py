@@ -27,6 +27,8 @@ from bifrost_core import (
     ToolCall,
     Transcription,
 )
+from bifrost_core.blocks import is_message
+from bifrost_core.types import rebuilt_raw
 
 __all__ = ["Leaf", "UnknownPartError", "Walker", "message_of"]
 
@@ -242,12 +244,7 @@ class Walker:
         choices = [self._choice(choice) for choice in response.choices]
         if all(new is old for new, old in zip(choices, response.choices, strict=True)):
             return response
-        raw: JsonObject = {name: value for name, value in response.raw.items() if name != "choices"}
-        if response.raw:
-            raw["choices"] = [
-                {"index": each.index, "message": each.message, "finish_reason": each.finish_reason} for each in choices
-            ]
-        return attrs.evolve(response, choices=tuple(choices), raw=raw)
+        return attrs.evolve(response, choices=tuple(choices), raw=rebuilt_raw(response.raw, choices))
 
     def _choice(self, choice: Choice) -> Choice:
         text = self._leaf(choice.text, "text") if choice.text else choice.text
@@ -284,6 +281,9 @@ class Walker:
         if all(new is old for new, old in zip(output, response.output, strict=True)):
             return response
         told = attrs.evolve(response, output=tuple(output))
+        if is_message(response.raw):
+            said = Choice(text=told.output_text, reasoning=told.reasoning, tool_calls=told.tool_calls)
+            return attrs.evolve(told, raw=rebuilt_raw(response.raw, [said]))
         raw: JsonObject = {name: value for name, value in response.raw.items() if name not in {"choices", "output"}}
         raw.pop("output_text", None)
         if response.raw.get("choices"):
