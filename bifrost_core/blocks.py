@@ -8,12 +8,12 @@ Source:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 
-__all__ = ["blocks_of", "is_event", "is_message", "retold_event", "retold_message"]
+__all__ = ["Block", "blocks_of", "folded", "is_event", "is_message", "retold_event", "retold_message"]
 
 JsonObject = dict[str, Any]
 
@@ -23,6 +23,8 @@ _EVENTS: Final = frozenset(
 )
 _WORDLESS_DELTA: Final = ("stop_reason", "stop_sequence")
 _PING: Final = "ping"  # an event that says nothing
+_CALLS: Final = "tool_use"  # what blocks end with whose input comes in pieces: tool_use, server_tool_use, mcp_tool_use
+_PIECES: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
 def is_message(raw: Mapping[str, Any]) -> bool:
@@ -34,6 +36,78 @@ def is_event(raw: Mapping[str, Any]) -> bool:
     """Whether this is an event of Anthropic's stream, of a type that is known."""
     kind = raw.get("type")
     return isinstance(kind, str) and kind in _EVENTS
+
+
+class Block:
+    """A block of a streamed message on its way.
+
+    Attributes:
+        start: As it began; it has a type.
+        pieces: Of its text, its thought or its input.
+        beside: Other members that deltas have brought.
+        citations: That deltas have brought.
+        is_over: Nothing more comes.
+    """
+
+    __slots__ = ("beside", "citations", "is_over", "pieces", "start")
+
+    def __init__(self, start: JsonObject) -> None:
+        self.start = start
+        self.pieces: list[str] = []
+        self.beside: JsonObject = {}
+        self.citations: list[Any] = []
+        self.is_over = False
+
+    @property
+    def kind(self) -> str:
+        """Its type."""
+        kind: str = self.start["type"]
+        return kind
+
+    def take(self, delta: Mapping[str, Any]) -> str | None:
+        """Take a delta of any type; returns the piece of text that it brings, None where it should and does not."""
+        kind = delta.get("type")
+        member = _PIECES.get(kind) if isinstance(kind, str) else None
+        if member is not None:
+            piece = delta.get(member)
+            if not isinstance(piece, str):
+                return None
+            self.pieces.append(piece)
+            return piece
+        if kind == "citations_delta":
+            self.citations.append(delta.get("citation"))
+        else:  # signature_delta, compaction_delta: they bring members whole
+            self.beside.update((name, value) for name, value in delta.items() if name != "type")
+        return ""
+
+    def whole(self) -> tuple[JsonObject, str | None]:
+        """The block as a plain answer has it, and its input as it came where that is no JSON (cut off)."""
+        told = "".join(self.pieces)
+        block: JsonObject = {**self.start, **self.beside}
+        broken: str | None = None
+        if self.kind in ("text", "thinking"):
+            begun: Any = self.start.get(self.kind)
+            block[self.kind] = (begun if isinstance(begun, str) else "") + told
+        elif self.kind.endswith(_CALLS) and told:
+            try:
+                block["input"] = msgspec.json.decode(told.encode("utf-8", "surrogatepass"))
+            except (ValueError, RecursionError):
+                broken = told
+        if self.citations:
+            block["citations"] = [*(self.start.get("citations") or ()), *self.citations]
+        return block, broken
+
+
+def folded(events: Iterable[Mapping[str, Any]]) -> list[JsonObject]:
+    """The blocks that these events tell, as far as they do."""
+    blocks: dict[int, Block] = {}
+    for event in events:
+        index: Any = event.get("index")
+        if event.get("type") == "content_block_start":
+            blocks[index] = Block(_object(event.get("content_block")))
+        elif event.get("type") == "content_block_delta" and index in blocks:
+            blocks[index].take(_object(event.get("delta")))
+    return [block.whole()[0] for block in blocks.values()]
 
 
 def blocks_of(text: str, reasoning: str | None, calls: Sequence[Mapping[str, Any]]) -> list[JsonObject]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import attrs
 
-from .blocks import is_message
+from .blocks import folded, is_event, is_message
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .types import Choice, Chunk, JsonObject, ToolCall, rebuilt_raw
 
 __all__ = ["as_delivered", "chat_as_delivered", "chunks_of"]
+
+_OWN_BLOCKS: Final = frozenset({"thinking", "redacted_thinking", "tool_use"})  # told by chunks; or sealed
 
 
 def chunks_of(response: Response) -> list[Chunk]:
@@ -125,7 +127,7 @@ class _Told:
     finish_reason: str | None = None
 
 
-def as_delivered(response: Response, delivered: Iterable[Chunk]) -> Response:
+def as_delivered(response: Response, delivered: Sequence[Chunk]) -> Response:
     """The answer that the reader of a filtered stream got: what a filter removed is nowhere in it.
 
     Args:
@@ -142,7 +144,7 @@ def as_delivered(response: Response, delivered: Iterable[Chunk]) -> Response:
     return response
 
 
-def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk]) -> ResponsesResponse:
+def _items_as_delivered(response: ResponsesResponse, delivered: Sequence[Chunk]) -> ResponsesResponse:
     events = ResponseEvents(call_id=response.id.removeprefix("resp_"))
     events.feed(delivered)
     # A call that was cut off is in the answer and in no chunk: no filter has seen it, so nobody gets it.
@@ -152,7 +154,8 @@ def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk])
     events.finish(attrs.evolve(response, output=seen))
     told = events.response
     if told is None or told.output == response.output:
-        return response
+        blocks = _delivered_blocks(response, delivered)
+        return response if blocks is None else attrs.evolve(response, raw={**response.raw, "content": blocks})
     if is_message(response.raw):
         said = Choice(text=told.output_text, reasoning=told.reasoning, tool_calls=told.tool_calls)
         return attrs.evolve(told, raw=rebuilt_raw(response.raw, (said,)))
@@ -166,7 +169,25 @@ def _items_as_delivered(response: ResponsesResponse, delivered: Iterable[Chunk])
     return attrs.evolve(told, raw=raw)
 
 
-def chat_as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> ChatResponse:
+def _delivered_blocks(response: Response, delivered: Sequence[Chunk]) -> list[JsonObject] | None:
+    """The blocks of Anthropic's message without those beside words, calls and thoughts that a filter has held back.
+
+    None where none was, and where the reader got no events of Anthropic's.
+    """
+    events = [chunk.raw for chunk in delivered if is_event(chunk.raw)]
+    if not events or not is_message(response.raw):
+        return None
+    told = folded(events)
+    kept: list[JsonObject] = []
+    for block in response.raw["content"]:
+        if block["type"] in _OWN_BLOCKS or block in told:
+            kept.append(block)
+        elif block["type"] == "text":  # its quotations
+            kept.append({"type": "text", "text": block["text"]})
+    return None if kept == response.raw["content"] else kept
+
+
+def chat_as_delivered(response: ChatResponse, delivered: Sequence[Chunk]) -> ChatResponse:
     """As ``as_delivered``, of a chat answer."""
     told: dict[int, _Told] = {}
     for chunk in delivered:
@@ -179,7 +200,15 @@ def chat_as_delivered(response: ChatResponse, delivered: Iterable[Chunk]) -> Cha
         entry.finish_reason = chunk.finish_reason or entry.finish_reason
     choices = tuple(_retold(choice, told.get(choice.index, _Told())) for choice in response.choices)
     if choices == response.choices:
-        return response
+        blocks = _delivered_blocks(response, delivered)
+        if blocks is None:
+            return response
+        (choice,) = choices
+        content: Any = choice.message.get("content")
+        if isinstance(content, list):
+            parts = [block for block in blocks if block["type"] != "tool_use"]
+            choice = attrs.evolve(choice, message={**choice.message, "content": parts})
+        return attrs.evolve(response, choices=(choice,), raw={**response.raw, "content": blocks})
     return attrs.evolve(response, choices=choices, raw=rebuilt_raw(response.raw, choices))
 
 

@@ -353,7 +353,8 @@ def write_chat(request: Request, max_output: int | None, reporter: Reporter, *, 
             members = {"model": members.pop("model"), "system": system, **members}
     members.update(extra)
     output = _limit(members, family, max_output, reporter)
-    is_instructed = members.get("tools") or "format" in (members.get("output_config") or {})
+    config: Any = members.get("output_config")
+    is_instructed = members.get("tools") or (isinstance(config, Mapping) and config.get("format"))
     return Payload(members, output, hidden_tokens=_HIDDEN_TOKENS if is_instructed else 0)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from bifrost_core.blocks import Block
 from bifrost_core.errors import CallError
 from bifrost_core.kinds import Kind
 from bifrost_core.response_events import responses_of
@@ -28,55 +29,6 @@ from ._sse import MAX_TOTAL, SseParser
 __all__ = ["MessageStreamDecoder", "ResponsesStreamDecoder"]
 
 _MAX_BLOCKS: Final = 10_000
-_CALLS: Final = "tool_use"  # what blocks end with whose input comes in pieces: tool_use, server_tool_use, mcp_tool_use
-_TEXT_DELTAS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
-
-
-class _Block:
-    """A block on its way.
-
-    Attributes:
-        start: As it began.
-        pieces: Of its text, its thought or its input.
-        beside: Other members that deltas have brought.
-        citations: That deltas have brought.
-        is_over: Nothing more comes.
-    """
-
-    __slots__ = ("beside", "citations", "is_over", "pieces", "start")
-
-    def __init__(self, start: JsonObject) -> None:
-        self.start = start
-        self.pieces: list[str] = []
-        self.beside: JsonObject = {}
-        self.citations: list[Any] = []
-        self.is_over = False
-
-    @property
-    def kind(self) -> str:
-        """Its type."""
-        kind: str = self.start["type"]
-        return kind
-
-    def whole(self) -> tuple[JsonObject, str | None]:
-        """The block as a plain answer has it, and its input as it came where that is no JSON (cut off)."""
-        told = "".join(self.pieces)
-        block = {**self.start, **self.beside}
-        broken: str | None = None
-        if self.kind in ("text", "thinking"):
-            block[self.kind] = _text(self.start.get(self.kind)) + told
-        elif self.kind.endswith(_CALLS) and told:
-            try:
-                block["input"] = decode(told.encode("utf-8", "surrogatepass"))
-            except JsonError:
-                broken = told
-        if self.citations:
-            block["citations"] = [*(self.start.get("citations") or ()), *self.citations]
-        return block, broken
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 class MessageStreamDecoder:
@@ -112,7 +64,7 @@ class MessageStreamDecoder:
         self._opening = Opening()
         self._head: JsonObject | None = None  # the message without its blocks
         self._usage: JsonObject | None = None
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, Block] = {}
         self._delivered = False
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -199,21 +151,22 @@ class MessageStreamDecoder:
 
     def _take_block(self, event: JsonObject) -> Chunk:
         block = self._begin(event.get("index"), event.get("content_block"))
-        text = _text(block.start.get("text")) if block.kind == "text" else ""
-        reasoning = _text(block.start.get("thinking")) if block.kind == "thinking" else ""
-        return Chunk(text=text, reasoning=reasoning or None, raw=event)
+        words = block.start.get(block.kind)
+        if not isinstance(words, str) or block.kind not in ("text", "thinking"):
+            return Chunk(raw=event)
+        return Chunk(text=words, raw=event) if block.kind == "text" else Chunk(reasoning=words or None, raw=event)
 
-    def _begin(self, index: Any, block: Any) -> _Block:
+    def _begin(self, index: Any, block: Any) -> Block:
         if self._head is None:
             raise MalformedError("a block came before the message")
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
             raise MalformedError("a block has no type")
         if type(index) is not int or index in self._blocks or len(self._blocks) >= _MAX_BLOCKS:
             raise MalformedError("the index of a block is no number, was there before, or is one too many")
-        made = self._blocks[index] = _Block(block)
+        made = self._blocks[index] = Block(block)
         return made
 
-    def _block(self, event: JsonObject) -> _Block:
+    def _block(self, event: JsonObject) -> Block:
         index = event.get("index")
         block = self._blocks.get(index) if type(index) is int else None
         if block is None or block.is_over:
@@ -224,21 +177,13 @@ class MessageStreamDecoder:
         block, delta = self._block(event), event.get("delta")
         if not isinstance(delta, dict):
             raise MalformedError("a delta is no object")
+        piece = block.take(delta)
+        if piece is None:
+            raise MalformedError("a delta has none of the text that its type promises")
         kind = delta.get("type")
-        member = _TEXT_DELTAS.get(kind) if isinstance(kind, str) else None
-        if member is not None:
-            piece = delta.get(member)
-            if not isinstance(piece, str):
-                raise MalformedError(f"a delta has no {member}")
-            block.pieces.append(piece)
-            if kind == "text_delta":
-                return Chunk(text=piece, raw=event)
-            return Chunk(reasoning=piece or None, raw=event) if kind == "thinking_delta" else Chunk(raw=event)
-        if kind == "citations_delta":
-            block.citations.append(delta.get("citation"))
-        else:  # signature_delta, compaction_delta: they bring members whole
-            block.beside.update((name, value) for name, value in delta.items() if name != "type")
-        return Chunk(raw=event)
+        if kind == "text_delta":
+            return Chunk(text=piece, raw=event)
+        return Chunk(reasoning=piece or None, raw=event) if kind == "thinking_delta" else Chunk(raw=event)
 
     def _take_block_end(self, event: JsonObject) -> Chunk:
         block = self._block(event)

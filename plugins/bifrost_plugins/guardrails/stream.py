@@ -404,6 +404,8 @@ class GuardedStream:
             return False
         own = _OWN_WORDS.get(kind, ()) if isinstance(kind, str) else ()
         others: JsonObject = {name: value for name, value in brought.items() if name not in own and value}
+        if event["type"] == "content_block_delta":
+            others.pop("type", None)
         return not others or self._may_pass({"content": [others]} if "type" in others else others)
 
     def _may_pass(self, others: JsonObject) -> bool:
@@ -450,6 +452,5 @@ _OWN_WORDS: Final = {
     "thinking_delta": ("type", "thinking", "estimated_tokens"),
     "signature_delta": ("type", "signature"),
     "redacted_thinking": ("type", "data"),
-    "citations_delta": ("type",),
 }
 _HEAD: Final = frozenset({"id", "object", "created", "model", "usage", "system_fingerprint", "service_tier"})

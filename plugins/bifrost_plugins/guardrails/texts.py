@@ -42,6 +42,12 @@ _PARTS: Final = _TEXTS | {
     "code_interpreter_call", "computer_call", "computer_call_output", "image_generation_call", "mcp_call",
     "mcp_list_tools", "mcp_approval_request", "mcp_approval_response", "custom_tool_call", "custom_tool_call_output",
     "local_shell_call", "local_shell_call_output", "video_url",
+    # Anthropic's server tools: https://platform.claude.com/docs/en/api/messages/create
+    "server_tool_use", "mcp_tool_use", "mcp_tool_result", "web_search_tool_result", "web_search_result",
+    "web_fetch_tool_result", "web_fetch_result", "code_execution_tool_result", "code_execution_result",
+    "code_execution_output", "bash_code_execution_tool_result", "bash_code_execution_result",
+    "bash_code_execution_output", "text_editor_code_execution_tool_result", "tool_search_tool_result",
+    "search_result", "container_upload", "compaction",
 }  # fmt: skip
 # Members that hold names of the protocol, and ids; judged all the same when they hold anything else.
 _STRUCTURE: Final = frozenset(
@@ -51,7 +57,10 @@ _STRUCTURE: Final = frozenset(
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:/-]{0,96}")
 # What models wrote for themselves, sealed by the provider: nothing in it can be read or may be changed.
-_SEALED: Final = frozenset({"signature", "encrypted_content", "thought_signature", "logprobs", "top_logprobs"})
+_SEALED: Final = frozenset(
+    {"signature", "encrypted_content", "encrypted_index", "encrypted_stdout", "thought_signature"}
+    | {"logprobs", "top_logprobs"}
+)
 _BINARY: Final = frozenset({"data", "file_data", "input_audio", "audio", "b64_json", "image_base64", "file"})
 _DATA_URL: Final = re.compile(
     r"data:(?:image|audio|video|application/(?:pdf|octet-stream))[^,]{0,100};base64,", re.IGNORECASE
