@@ -9,7 +9,6 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-from collections.abc import Callable
 from typing import Any, Final
 
 from bifrost_core.blocks import Block
@@ -131,11 +130,21 @@ class MessageStreamDecoder:
             self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
 
     def _take(self, event: JsonObject) -> Chunk:
-        kind = event.get("type")
-        take = _EVENTS.get(kind) if isinstance(kind, str) else None
-        if take is None:  # ping, and what is newer than this list
-            return Chunk(raw=event)
-        chunk = take(self, event)
+        match event.get("type"):
+            case "content_block_delta":
+                chunk = self._take_delta(event)
+            case "message_start":
+                chunk = self._take_start(event)
+            case "content_block_start":
+                chunk = self._take_block(event)
+            case "content_block_stop":
+                chunk = self._take_block_end(event)
+            case "message_delta":
+                chunk = self._take_change(event)
+            case "message_stop":
+                chunk = self._take_end(event)
+            case _:  # ping, and what is newer than this list
+                return Chunk(raw=event)
         if chunk.has_content:
             self._delivered = True
         return chunk
@@ -316,16 +325,6 @@ class MessageStreamDecoder:
         if self._usage is not None:
             raw["usage"] = self._usage
         return chat_of(raw, self._request, self._reporter, arguments=arguments)
-
-
-_EVENTS: Final[dict[str, Callable[[MessageStreamDecoder, JsonObject], Chunk]]] = {
-    "message_start": MessageStreamDecoder._take_start,  # noqa: SLF001 # its own
-    "content_block_start": MessageStreamDecoder._take_block,  # noqa: SLF001 # its own
-    "content_block_delta": MessageStreamDecoder._take_delta,  # noqa: SLF001 # its own
-    "content_block_stop": MessageStreamDecoder._take_block_end,  # noqa: SLF001 # its own
-    "message_delta": MessageStreamDecoder._take_change,  # noqa: SLF001 # its own
-    "message_stop": MessageStreamDecoder._take_end,  # noqa: SLF001 # its own
-}
 
 
 class ResponsesStreamDecoder:

@@ -70,8 +70,7 @@ ROWS = [
 @pytest.mark.parametrize(("status", "data", "cls", "kind"), ROWS)
 def test_a_failure_is_what_its_status_and_type_say(status: int, data: bytes, cls: type[CallError], kind: Kind) -> None:
     error = fail(status, data)
-    assert type(error) is cls
-    assert (error.kind, error.status) == (kind, status)
+    assert (type(error), error.kind, error.status) == (cls, kind, status)
 
 
 def test_the_id_is_that_of_the_header_or_of_the_body() -> None:

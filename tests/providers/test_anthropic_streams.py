@@ -146,7 +146,7 @@ def test_what_servers_did_is_kept_with_quotations_and_summaries() -> None:
     assert response.raw["usage"] == {
         "input_tokens": 230,
         "output_tokens": 51,
-        "server_tool_use": {"web_search_requests": 1},
+        "server_tool_use": {"web_search_requests": 1, "web_fetch_requests": 0},
     }
     assert (response.finish_reason, response.usage.input_tokens) == ("pause_turn", 230)
 
