@@ -7,8 +7,8 @@ what it saw). After that the stream is one attempt's words or an error with what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 import anyio
 import attrs
@@ -213,6 +213,8 @@ class StreamRun(Run):
                 until = anyio.current_time() + idle
                 if abs(until - silence.deadline) > idle * _TIMER_SLACK:
                     silence.deadline = until
+            elif any(map(_brings_piece, chunks)):  # of a call, which is content once it is whole
+                silence.deadline = max(silence.deadline, anyio.current_time() + idle)
             if decoder.error is not None or decoder.done:
                 reading.tail = chunks
                 break
@@ -395,6 +397,19 @@ def _end_of(decoder: StreamDecoder) -> Response | CallError:
         return decoder.finish()
     except CallError as exc:
         return exc
+
+
+def _brings_piece(chunk: Chunk) -> bool:
+    """Whether an event without content has a piece of a tool call's arguments."""
+    delta: Any = chunk.raw.get("delta")
+    if isinstance(delta, dict):
+        return bool(cast("dict[str, Any]", delta).get("partial_json"))
+    choices: Any = chunk.raw.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return False
+    choice: Any = cast("Sequence[object]", choices)[0]
+    told: Any = cast("dict[str, Any]", choice).get("delta") if isinstance(choice, dict) else None
+    return isinstance(told, dict) and bool(cast("dict[str, Any]", told).get("tool_calls"))
 
 
 def _size(chunk: Chunk) -> int:

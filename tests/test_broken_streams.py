@@ -6,24 +6,58 @@ Every answer carries a number of its own and numbered words, so that crossed, re
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import anyio
 import pytest
 import trio.testing
 
-from bifrost_core import CallError, Hedge, Mistral, RetryPolicy, Router, StreamBrokenError, Timeout
-from bifrost_core.engines import Exchange
+from bifrost_core import (
+    Anthropic,
+    CallError,
+    Hedge,
+    Mistral,
+    ProviderTimeoutError,
+    RetryPolicy,
+    Router,
+    StreamBrokenError,
+    Timeout,
+)
+from bifrost_core.engines import Exchange, HttpStream
 from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey
 
 STREAMS = int(os.environ.get("BIFROST_STREAMS", "160"))
 MODEL = "simulated/any"
 TEXT = " ".join(f"word{number}" for number in range(24)) + " end."
 _T = TypeVar("_T")
+
+
+class Drip:
+    """An engine that sends one piece of a stream every five seconds."""
+
+    status = 200
+    headers = ((b"content-type", b"text/event-stream"),)
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = pieces
+
+    async def open(self, exchange: Exchange) -> HttpStream:
+        if exchange.on_sent is not None:
+            exchange.on_sent()
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            await anyio.sleep(5)
+            yield piece
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 def virtual(main: Callable[[], Awaitable[_T]]) -> _T:
@@ -72,6 +106,80 @@ async def read(router: Router, **options: Any) -> tuple[str, CallError | None, s
             return "".join(pieces), None, stream.response.text
     except CallError as exc:
         return "".join(pieces), exc, None
+
+
+def as_event(event: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def of_anthropic(pieces: Sequence[str]) -> list[bytes]:
+    message: dict[str, Any] = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "x",
+        "content": [],
+        "stop_reason": None,
+    }
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "usage": {"input_tokens": 3, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": call},
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    ]
+    return [as_event(event) for event in events]
+
+
+def of_openai(pieces: Sequence[str]) -> list[bytes]:
+    call = {"index": 0, "id": "toolu_1", "function": {"name": "f", "arguments": ""}}
+    deltas = [{"tool_calls": [call]}]
+    deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": piece}}]} for piece in pieces]
+    choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
+    return [as_event({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}) for choice in choices]
+
+
+@pytest.mark.parametrize(
+    ("provider", "made"),
+    [
+        pytest.param(Anthropic(["sk-canary-1"], name="slow"), of_anthropic, id="anthropic"),
+        pytest.param(Mistral(["sk-canary-1"], name="slow"), of_openai, id="openai"),
+    ],
+)
+def test_a_call_that_is_long_in_the_writing_is_no_silence(provider: Any, made: Any) -> None:
+    """Two minutes of arguments, of which no piece is content by itself."""
+
+    async def main() -> tuple[list[Any], float]:
+        began = anyio.current_time()
+        engine, limits = Drip(made(["[", *(["1,"] * 22), "1]"])), Timeout(first_token=20, idle=20)
+        async with Router([provider], engine=engine, clock=LoopClock(), timeout=limits) as router:
+            async with router.stream("slow/any", "hi") as stream:
+                calls = [call.parsed() async for chunk in stream for call in chunk.tool_calls]
+        return calls, anyio.current_time() - began
+
+    calls, seconds = virtual(main)
+    assert calls == [[1] * 23]
+    assert seconds > 100
+
+
+def test_events_that_bring_nothing_are_a_silence() -> None:
+    pings = [of_anthropic([])[0], *([as_event({"type": "ping"})] * 30)]
+
+    async def main() -> float:
+        began = anyio.current_time()
+        limits, once = Timeout(first_token=20, idle=20), RetryPolicy(max_attempts=1)
+        provider = Anthropic(["sk-canary-1"], name="slow")
+        async with Router([provider], engine=Drip(pings), clock=LoopClock(), timeout=limits, retry=once) as router:
+            with pytest.raises(ProviderTimeoutError):
+                async with router.stream("slow/any", "hi") as stream:
+                    assert [chunk async for chunk in stream] == []
+        return anyio.current_time() - began
+
+    assert virtual(main) < 30
 
 
 @pytest.mark.parametrize("hedge", [None, Hedge(0.3)], ids=["alone", "hedged"])

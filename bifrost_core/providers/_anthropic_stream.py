@@ -30,6 +30,17 @@ __all__ = ["MessageStreamDecoder", "ResponsesStreamDecoder"]
 _MAX_BLOCKS: Final = 10_000
 
 
+def _most_events(request: Request) -> int | None:
+    """How many events an answer may have at most, by the output limit that was asked for; None without one."""
+    body = request.body
+    limit = body.get("max_tokens")
+    if limit is None:
+        limit = body.get("max_completion_tokens")
+    if type(limit) is not int or limit < 0 or body.get("extra_body"):  # which may say otherwise
+        return None
+    return 2 * limit + 256
+
+
 class MessageStreamDecoder:
     """Decodes one streamed message (``StreamDecoder``): every event becomes a chunk, whether it says something or not.
 
@@ -44,7 +55,9 @@ class MessageStreamDecoder:
     __slots__ = (
         "_blocks",
         "_delivered",
+        "_events",
         "_head",
+        "_max_events",
         "_opening",
         "_reporter",
         "_request",
@@ -65,6 +78,8 @@ class MessageStreamDecoder:
         self._usage: JsonObject | None = None
         self._blocks: dict[int, Block] = {}
         self._delivered = False
+        self._events = 0
+        self._max_events = _most_events(request)
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Take the next bytes; return the chunks that they complete."""
@@ -108,6 +123,10 @@ class MessageStreamDecoder:
     # --- events
 
     def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        self._events += 1
+        if self._max_events is not None and self._events > self._max_events:
+            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {self._max_events} events")
+            return
         problem = ""
         try:
             event = decode(payload)

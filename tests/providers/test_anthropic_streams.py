@@ -368,6 +368,17 @@ def test_an_error_that_is_no_json_is_one_all_the_same() -> None:
         made.finish()
 
 
+def test_a_stream_of_more_events_than_its_limit_allows_is_cut_off() -> None:
+    ask = Request("chat", "claude-opus-4-8", {"messages": [], "max_completion_tokens": 3}, stream=True)
+    pings = [{"type": "ping"}] * 300
+    chunks, made = read(sse(START, *pings), ask=ask)
+    assert len(chunks) == 2 * 3 + 256
+    with pytest.raises(CallError) as caught:
+        made.finish()
+    assert caught.value.kind is Kind.RESPONSE_TOO_LARGE
+    assert len(read(sse(START, *pings))[0]) == 301
+
+
 def test_nothing_is_read_after_the_end_nor_after_an_error() -> None:
     chunks, made = read(fixture("stream_text") + fixture("stream_text"))
     assert len(chunks) == len(read(fixture("stream_text"))[0])
