@@ -102,25 +102,24 @@ def _choice(blocks: Sequence[Any], reason: Any, arguments: Mapping[int, str]) ->
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     sent: list[JsonObject] = []
-    parts: list[Any] = []
-    last_call = -1
+    parts: list[JsonObject] = []
+    is_mixed = False
     for place, block in enumerate(blocks):
         kind = block.get("type") if isinstance(block, dict) else None
         if not isinstance(kind, str):
             raise MalformedError(f"content[{place}] is no block")
         if kind == "tool_use":
-            call = _call(place, block, arguments.get(place))
-            calls.append(call)
-            sent.append(_sent(call, block))
-            last_call = place
-            continue
-        if kind == "text":
-            texts.append(_words(block, "text", place))
-        elif kind == "thinking":
-            thoughts.append(_words(block, "thinking", place))
-        if last_call >= 0:
-            return _mixed(blocks, reason, arguments)
+            calls.append(_call(place, block, arguments.get(place)))
+            sent.append(_sent(calls[-1], block))
+        else:
+            is_mixed = is_mixed or bool(calls)
+            if kind == "text":
+                texts.append(_words(block, "text", place))
+            elif kind == "thinking":
+                thoughts.append(_words(block, "thinking", place))
         parts.append(_part(block))
+    if not is_mixed:  # else the calls keep their places among the parts too, so that the answer goes back as it came
+        parts = [part for part in parts if part["type"] != "tool_use"]
     return Choice(
         text="".join(texts),
         reasoning="".join(thoughts) or None,
@@ -128,29 +127,6 @@ def _choice(blocks: Sequence[Any], reason: Any, arguments: Mapping[int, str]) ->
         finish_reason=read_finish_reason(reason),
         message=_message(parts, sent),
     )
-
-
-def _mixed(blocks: Sequence[Any], reason: Any, arguments: Mapping[int, str]) -> Choice:
-    """Something follows a call: the message keeps the calls in their places too, so that it goes back as it came."""
-    calls = {place: block for place, block in enumerate(blocks) if _kind(block, place) == "tool_use"}
-    made = {place: _call(place, block, arguments.get(place)) for place, block in calls.items()}
-    return Choice(
-        text="".join(_words(block, "text", at) for at, block in enumerate(blocks) if block.get("type") == "text"),
-        reasoning="".join(
-            _words(block, "thinking", at) for at, block in enumerate(blocks) if block.get("type") == "thinking"
-        )
-        or None,
-        tool_calls=tuple(made.values()),
-        finish_reason=read_finish_reason(reason),
-        message=_message([_part(block) for block in blocks], [_sent(made[place], calls[place]) for place in calls]),
-    )
-
-
-def _kind(block: Any, place: int) -> str:
-    kind = block.get("type") if isinstance(block, dict) else None
-    if not isinstance(kind, str):
-        raise MalformedError(f"content[{place}] is no block")
-    return kind
 
 
 def _words(block: JsonObject, member: str, place: int) -> str:

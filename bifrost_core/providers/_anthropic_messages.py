@@ -202,8 +202,9 @@ class _Conversation:
     def _result(self, path: str, message: Mapping[str, Any]) -> JsonObject:
         members = write_members_of(path, message, _RESULT, _SILENT, self._reporter)
         block: JsonObject = {"type": "tool_result", "tool_use_id": self._answered(f"{path}.tool_call_id", members)}
-        if message.get("content") is not None:
-            block["content"] = write_content(path, message["content"], self._reporter)
+        content = message.get("content")
+        if content is not None:
+            block["content"] = content if isinstance(content, str) else write_content(path, content, self._reporter)
         if members.get("is_error"):
             block["is_error"] = True
         block.update((name, members[name]) for name in ("cache_control", "toolset_name") if name in members)

@@ -46,7 +46,7 @@ def text_blocks(content: Any) -> list[Any]:
 
 
 def write_content(path: str, content: Any, reporter: Reporter) -> Any:
-    """A content as Anthropic takes it: text, or blocks; ``""`` or no block where it says nothing.
+    """A content as Anthropic takes it: text, or blocks; ``""`` or no block where it says nothing but white space.
 
     Args:
         path: Of the message.
@@ -60,7 +60,7 @@ def write_content(path: str, content: Any, reporter: Reporter) -> Any:
     if content is None:
         return ""
     if isinstance(content, str):
-        return content
+        return content if content.strip() else ""
     if not isinstance(content, Sequence):
         raise reporter.invalid(f"{path}.content is neither text nor a list of parts")
     blocks: list[Any] = []
@@ -113,8 +113,8 @@ def _text(path: str, part: Mapping[str, Any], reporter: Reporter) -> Any:
     text = part.get("text")
     if not isinstance(text, str):
         raise reporter.invalid(f"{path}.text is no text")
-    if not text:  # "text content blocks must be non-empty"
-        reporter.note("empty texts, which Anthropic refuses, are left out")
+    if not text.strip():  # "text content blocks must contain non-whitespace text"
+        reporter.note("texts of nothing but white space, which Anthropic refuses, are left out")
         return None
     if len(part) == 2 and "type" in part:
         return part

@@ -147,6 +147,10 @@ def test_a_field_keeps_its_name_or_gets_anthropics(fields: dict[str, Any], expec
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {"name": "f", "colour": 1}}]}, "tools[0].function.colour"),
         ({"tools": [{"type": "function", "function": {"name": "f"}, "colour": 1}]}, "tools[0].colour"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "x": 1}}},
+            "response_format.json_schema.x",
+        ),
         ({"tempratur": 1}, "tempratur"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -188,6 +192,14 @@ def test_the_newer_version_of_the_api_has_no_sampling(field: str) -> None:
 def test_extra_body_is_merged_last_and_wins() -> None:
     written = sent({"messages": HELLO, "metadata": {"user_id": "a"}, "extra_body": {"metadata": {"user_id": "b"}, "fallbacks": "default"}})  # fmt: skip
     assert (written["metadata"], written["fallbacks"]) == ({"user_id": "b"}, "default")
+
+
+def test_messages_in_extra_body_go_as_they_are() -> None:
+    assert sent({"extra_body": {"messages": [{"role": "user", "content": "x"}]}})["messages"] == [
+        {"role": "user", "content": "x"}
+    ]
+    with pytest.raises(BadRequestError, match="'messages' is missing"):
+        encoded({"temperature": 1})
 
 
 def test_what_is_left_out_is_noted_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -521,7 +533,8 @@ def test_what_goes_with_a_call_and_a_result_stays_beside_them() -> None:
 
 def test_what_says_nothing_is_left_out() -> None:
     assert turns(
-        {"role": "user", "content": [{"type": "text", "text": ""}, "hello"]},
+        {"role": "user", "content": [{"type": "text", "text": ""}, "hello", "\n"]},
+        {"role": "assistant", "content": " "},
         {"role": "assistant", "content": ""},
         {"role": "user", "content": None},
         {"role": "assistant", "content": None, "refusal": "No."},
@@ -720,6 +733,35 @@ def test_an_answer_goes_back_with_all_its_blocks() -> None:
         response = Anthropic(KEY).decode(request, HttpReply(200, {}, json.dumps(reply).encode()))
         assert isinstance(response, ChatResponse)
         assert turns(*HELLO, response.message)[1] == {"role": "assistant", "content": content}
+
+
+def test_an_answer_of_claude_is_taken_by_mistral_in_the_next_turn() -> None:
+    content = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "EqQB"},
+        {"type": "redacted_thinking", "data": "EmwK"},
+        {"type": "text", "text": "I look."},
+        {"type": "tool_use", "id": "toolu_01Abc", "name": "f", "input": {"a": 1}, "caller": {"type": "direct"}},
+    ]
+    reply = {
+        "type": "message",
+        "content": content,
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    response = Anthropic(KEY).decode(
+        Request("chat", MODEL, {"messages": HELLO}), HttpReply(200, {}, json.dumps(reply).encode())
+    )
+    assert isinstance(response, ChatResponse)
+    turns_after = [*HELLO, response.message, {"role": "tool", "tool_call_id": "toolu_01Abc", "content": "x"}]
+    _, answer, result = json.loads(Mistral(KEY).encode(Request("chat", "m", {"messages": turns_after})).body)[
+        "messages"
+    ]
+    assert answer["content"] == [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+        {"type": "text", "text": "I look."},
+    ]
+    assert answer["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a":1}'}
+    assert answer["tool_calls"][0]["id"] == result["tool_call_id"]
 
 
 def test_one_request_is_written_for_mistral_and_for_anthropic() -> None:

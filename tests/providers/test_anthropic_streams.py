@@ -259,6 +259,12 @@ def test_a_block_may_begin_with_words() -> None:
     assert "".join(chunk.text for chunk in chunks) == finished(made).text == "Hello"
 
 
+def test_a_message_may_begin_with_blocks() -> None:
+    start, change, end = message({"type": "text", "text": "Begun"})
+    _, made = read(sse(start, over(0), change, end))
+    assert finished(made).text == "Begun"
+
+
 def test_a_delta_of_a_new_type_is_handed_on_and_its_members_are_kept() -> None:
     start, change, end = message()
     block = [
@@ -313,6 +319,10 @@ def test_a_stream_out_of_order_is_broken(events: list[Any], kind: Kind) -> None:
         pytest.param(b"{}", Kind.BAD_RESPONSE, id="an-empty-object"),
         pytest.param(b"[]", Kind.BAD_RESPONSE, id="an-array"),
         pytest.param(b'{"type":', Kind.BAD_RESPONSE, id="cut-json"),
+        pytest.param(b'{"type":nonsense}', Kind.BAD_RESPONSE, id="unreadable-json"),
+        pytest.param(b'{"type":"message","content":[3]}', Kind.BAD_RESPONSE, id="no-blocks"),
+        pytest.param(b'{"type":"message","content":[]}', Kind.STREAM_TRUNCATED, id="no-reason"),
+        pytest.param(b'{"type":"message","x":"' + b"x" * (1 << 26), Kind.RESPONSE_TOO_LARGE, id="json-without-end"),
         pytest.param(b"data: " + b"x" * (1 << 21), Kind.RESPONSE_TOO_LARGE, id="an-event-without-end"),
     ],
 )

@@ -16,6 +16,7 @@ from bifrost_plugins.request_log import Event, JsonlSink, RequestLogPlugin
 
 import bifrost_core.testing as simulation
 from bifrost_core import (
+    Anthropic,
     Attempt,
     Balancer,
     BudgetExceededError,
@@ -87,7 +88,7 @@ def keys() -> list[Key]:
 
 
 def routers() -> None:
-    Router([Mistral("sk-plain-text-key")])
+    Router([Mistral("sk-plain-text-key"), Anthropic(keys(), version="2026-10-21", beta=["one"], max_in_flight=3)])
     Router([Mistral(["sk-one-text-key", Key("sk-two-text-key")], base_url="https://api.eu.mistral.ai", proxy=None)])
     Router(
         (Mistral(keys(), name="eu"),),
