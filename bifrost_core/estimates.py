@@ -15,7 +15,8 @@ from .wire import HttpCall
 
 __all__ = ["Estimate", "choices_of", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
 
-_BESIDE_MESSAGES: Final = frozenset({"extra_body", "input", "tools"})
+_UNSEEN: Final = ("container", "mcp_servers", "thread")  # bring what the body does not hold (Anthropic)
+_BESIDE_MESSAGES: Final = frozenset({"extra_body", "input", "tools", *_UNSEEN})
 _NO_TEXT: Final = frozenset({"output", "type"})  # members that may make a message something else
 _TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
 _TEXT_PARTS: Final = frozenset(
@@ -23,9 +24,8 @@ _TEXT_PARTS: Final = frozenset(
     | {"input_text", "output_text", "summary_text", "reasoning_text"}
     | {"message", "function_call", "function_call_output", "reasoning"}  # items that hold parts
 )
-_TEXT_TOOLS: Final = frozenset({"function", "namespace"})  # others read what the body does not hold
+_TEXT_TOOLS: Final = frozenset({"function", "namespace", "custom"})  # others read what the body does not hold
 _UNBOUNDED: Final = frozenset({Operation.OCR, Operation.TRANSCRIPTION})
-_UNSEEN: Final = ("container", "mcp_servers", "thread")  # bring what the body does not hold (Anthropic)
 
 
 @attrs.frozen(kw_only=True)
@@ -159,8 +159,9 @@ def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:
         if not isinstance(body, Mapping):
             continue
         members = cast("Mapping[str, Any]", body)
-        if any(members.get(name) for name in _UNSEEN):
-            yield members
+        for name in _UNSEEN:
+            if members.get(name):
+                yield {name: members[name]}
         for name in ("messages", "input"):
             yield from _media(members.get(name))
         for tool in _list(members.get("tools")):

@@ -133,6 +133,13 @@ async def test_what_a_call_may_cost_is_bounded_by_the_dearest_of_its_input_price
     assert reply.cost <= found.greatest
 
 
+async def test_what_servers_bring_does_not_take_the_place_of_the_text(server: Server) -> None:
+    async with router(server) as asking:
+        alone = asking.estimate(MODEL, "x" * 400, max_tokens=5).input_tokens
+        assert alone > 100
+        assert abs(asking.estimate(MODEL, "x" * 400, max_tokens=5, container="c").input_tokens - alone) < 10
+
+
 @pytest.mark.parametrize("body", [{"mcp_servers": [{"url": "https://example.org"}]}, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, {"container": "c"}], ids=["mcp", "search", "container"])  # fmt: skip
 async def test_what_servers_bring_by_themselves_has_no_bound(server: Server, body: dict[str, Any]) -> None:
     async with router(server) as asking:
