@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-__all__ = ["Block", "blocks_of", "folded", "is_event", "is_message", "retold_event", "retold_message"]
+__all__ = ["Block", "blocks_of", "event_saying", "folded", "is_event", "is_message", "message_saying"]
 
 JsonObject = dict[str, Any]
 
@@ -133,13 +133,13 @@ def blocks_of(text: str, reasoning: str | None, calls: Sequence[Mapping[str, Any
     return blocks
 
 
-def retold_message(message: JsonObject, text: str) -> JsonObject:
+def message_saying(message: JsonObject, text: str) -> JsonObject:
     """A message that says ``text``: its calls stay; thoughts, quotations and results of searches go with the words."""
     calls = [block for block in _objects(message["content"]) if block.get("type") == "tool_use"]
     return {**message, "content": [*blocks_of(text, None, ()), *calls]}
 
 
-def retold_event(event: JsonObject, text: str) -> JsonObject:
+def event_saying(event: JsonObject, text: str) -> JsonObject:
     """An event that brings ``text`` where it brought something; else only what names and counts stays of it."""
     kind, index = event["type"], event.get("index")
     if kind == "content_block_delta":

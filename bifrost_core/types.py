@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from ._errors import ConfigError
-from .blocks import blocks_of, is_event, is_message, retold_event, retold_message
+from .blocks import blocks_of, event_saying, is_event, is_message, message_saying
 from .bodies import Content, Source, source_of
 
 __all__ = [
@@ -487,9 +487,9 @@ def retold_raw(raw: JsonObject, text: str, index: int) -> JsonObject:
     if raw.get("choices"):
         return {**raw, "choices": [_retell(choice, text, index) for choice in raw["choices"]]}
     if is_message(raw):
-        return retold_message(raw, text)
+        return message_saying(raw, text)
     if is_event(raw):
-        return retold_event(raw, text)
+        return event_saying(raw, text)
     kept = {name: value for name, value in raw.items() if name in _WORDLESS}
     kept.update((name, text) for name in ("text", "delta") if isinstance(raw.get(name), str))
     return kept
