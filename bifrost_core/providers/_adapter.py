@@ -46,6 +46,7 @@ class Payload:
         path: Path behind the base URL, where it is another than the operation's own; with its query.
         form: The fields of a form that is sent instead of ``members``.
         hidden_tokens: Tokens that the provider may add to the prompt beyond what is sent.
+        headers: Headers of this request alone; they go before those of all requests that have the same names.
     """
 
     members: dict[str, Any] | None
@@ -53,6 +54,7 @@ class Payload:
     path: str = ""
     form: tuple[Part, ...] = ()
     hidden_tokens: int = 0
+    headers: RawHeaders = ()
 
 
 @attrs.frozen
@@ -178,6 +180,9 @@ class HttpProvider:
         payload = codec.write(request, max_output, self.reporter)
         members = payload.members
         headers = self._headers[codec.method, request.stream]
+        if payload.headers:
+            own = {name for name, _ in payload.headers}
+            headers = (*(header for header in headers if header[0] not in own), *payload.headers)
         body = b""
         form: Multipart | None = None
         if payload.form:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bifrost_core.errors import ConfigError
@@ -27,7 +28,7 @@ from ._members import Writer, leave_out, model_name, refuse, rename, same, strea
 from ._reporter import Reporter
 from ._responses import chat_request
 
-__all__ = ["continued_chat", "continued_responses", "write_chat", "write_responses"]
+__all__ = ["beta_names", "continued_chat", "continued_responses", "write_chat", "write_responses"]
 
 _LEAST_BUDGET: Final = 1_024
 _HIDDEN_TOKENS: Final = 1_024
@@ -35,6 +36,7 @@ _HIDDEN_TOKENS: Final = 1_024
 JSON around them: https://platform.claude.com/docs/en/about-claude/pricing names at most 804 for tools."""
 
 _EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
+_BETA: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TIERS: Final = frozenset({"auto", "standard_only"})
 _FUNCTION: Final = frozenset({"name", "description", "parameters", "strict"})
 _BESIDE_FUNCTION: Final = (
@@ -157,6 +159,22 @@ def _response_format(members: JsonObject, name: str, value: Any, reporter: Repor
     if given.get("description") is not None:
         schema = {"description": given["description"], **schema}
     _configure(members, "format", {"type": "json_schema", "schema": schema}, name, reporter)
+
+
+def _betas(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:  # noqa: ARG001 # a Writer
+    """Names of beta features for this request: they go into a header."""
+    if beta_names(value) is None:
+        raise reporter.invalid(f"the field {name!r} is no list of names of beta features")
+
+
+def beta_names(given: Any) -> tuple[str, ...] | None:
+    """The names in a list of beta features, or None where it is none."""
+    if isinstance(given, str):
+        given = (given,)
+    if not isinstance(given, Iterable) or isinstance(given, (bytes, Mapping)):
+        return None
+    names = tuple(given)
+    return names if all(isinstance(name, str) and _BETA.fullmatch(name) for name in names) else None
 
 
 def _service_tier(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
@@ -306,6 +324,7 @@ CHAT: Final[Mapping[str, Writer | None]] = {
     **_REFUSED,
     **dict.fromkeys(_NATIVE),
     **dict.fromkeys(_WITHOUT_EFFECT, leave_out),
+    "betas": _betas,
     "max_completion_tokens": rename("max_tokens"),
     "max_tokens": same,
     "metadata": _metadata,
@@ -330,7 +349,9 @@ CHAT: Final[Mapping[str, Writer | None]] = {
 _WITHOUT_SAMPLING: Final[Mapping[str, Writer | None]] = {**CHAT, **dict.fromkeys(_SAMPLING, refuse())}
 
 
-def write_chat(request: Request, max_output: int | None, reporter: Reporter, *, samples: bool = True) -> Payload:
+def write_chat(
+    request: Request, max_output: int | None, reporter: Reporter, *, samples: bool = True, beta: tuple[str, ...] = ()
+) -> Payload:
     """A chat request.
 
     Args:
@@ -338,6 +359,7 @@ def write_chat(request: Request, max_output: int | None, reporter: Reporter, *, 
         max_output: Output limit in tokens to send instead of a higher one.
         reporter: Of the provider.
         samples: Whether the version of the API has ``temperature``, ``top_p`` and ``top_k``.
+        beta: Names of the beta features that are on for every request.
 
     Raises:
         BadRequestError: It can not be put into Anthropic's shape; names the field.
@@ -355,7 +377,13 @@ def write_chat(request: Request, max_output: int | None, reporter: Reporter, *, 
     output = _limit(members, family, max_output, reporter)
     config: Any = members.get("output_config")
     is_instructed = members.get("tools") or (isinstance(config, Mapping) and config.get("format"))
-    return Payload(members, output, hidden_tokens=_HIDDEN_TOKENS if is_instructed else 0)
+    betas = dict.fromkeys([*beta, *(beta_names(request.body.get("betas") or ()) or ())])
+    return Payload(
+        members,
+        output,
+        hidden_tokens=_HIDDEN_TOKENS if is_instructed else 0,
+        headers=((b"anthropic-beta", ",".join(betas).encode()),) if len(betas) > len(beta) else (),
+    )
 
 
 def _limit(members: JsonObject, family: Family, max_output: int | None, reporter: Reporter) -> int | None:
@@ -427,10 +455,13 @@ def continued_responses(request: Request, text: str, tokens: int, reporter: Repo
     return continued_chat(chat_request(request, CHAT.keys(), reporter), text, tokens)
 
 
-def write_responses(request: Request, max_output: int | None, reporter: Reporter, *, samples: bool = True) -> Payload:
+def write_responses(
+    request: Request, max_output: int | None, reporter: Reporter, *, samples: bool = True, beta: tuple[str, ...] = ()
+) -> Payload:
     """A Responses request, as chat: Anthropic has no Responses endpoint.
 
     Raises:
         BadRequestError: It can not be put into Anthropic's shape; names the field.
     """
-    return write_chat(chat_request(request, CHAT.keys(), reporter), max_output, reporter, samples=samples)
+    chat = chat_request(request, CHAT.keys(), reporter)
+    return write_chat(chat, max_output, reporter, samples=samples, beta=beta)

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
+
+import attrs
 
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
@@ -19,7 +21,7 @@ from bifrost_core.wire import Auth
 
 from ._adapter import Codec, HttpProvider
 from ._anthropic_answers import read_chat, read_responses
-from ._anthropic_chat import continued_chat, continued_responses, write_chat, write_responses
+from ._anthropic_chat import beta_names, continued_chat, continued_responses, write_chat, write_responses
 from ._anthropic_models import MODELS, read_models
 from ._anthropic_stream import MessageStreamDecoder, ResponsesStreamDecoder
 from ._http import date_of
@@ -30,7 +32,6 @@ __all__ = ["Anthropic"]
 
 _MODELS: Final = re.compile(r"claude-[a-z0-9][a-z0-9@:._-]*")
 _VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_BETA: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _NO_SAMPLING_FROM: Final = (
     "2026-10-21"  # temperature, top_p and top_k: https://platform.claude.com/docs/en/api/versioning
 )
@@ -67,7 +68,8 @@ class Anthropic(HttpProvider):
         name: First part of its models' names.
         version: The API's version (``anthropic-version``). From ``2026-10-21`` on, ``temperature``, ``top_p`` and
             ``top_k`` are refused.
-        beta: Names of beta features to switch on for every request (``anthropic-beta``).
+        beta: Names of beta features to switch on for every request (``anthropic-beta``); a request's own stand in
+            its field ``betas``.
         **options: ``headers`` (extra ones for every request), ``proxy`` (URL), ``verify`` (True, a
             path to a CA bundle, or an ``ssl.SSLContext``), ``max_in_flight`` and
             ``max_in_flight_per_key`` (requests at once), ``allow_http`` (take an unencrypted URL of
@@ -86,20 +88,6 @@ class Anthropic(HttpProvider):
             Operation.MODELS: Codec(MODELS, write_models, read_models, method="GET"),
         }
     )
-    _without_sampling: ClassVar[Mapping[Operation, Codec]] = MappingProxyType(
-        {
-            **codecs,
-            Operation.CHAT: Codec(
-                "/v1/messages", functools.partial(write_chat, samples=False), read_chat, MessageStreamDecoder
-            ),
-            Operation.RESPONSES: Codec(
-                "/v1/messages",
-                functools.partial(write_responses, samples=False),
-                read_responses,
-                ResponsesStreamDecoder,
-            ),
-        }
-    )
 
     def __init__(
         self,
@@ -112,15 +100,15 @@ class Anthropic(HttpProvider):
         **options: Any,
     ) -> None:
         problem: ConfigError | None = None
-        features, wrong = _made_beta(beta)
+        features = beta_names(beta)
         try:
             super().__init__(keys, base_url=base_url, name=name, **options)
             if not self.keys:
                 problem = ConfigError("Anthropic has no keys; pass at least one", field="keys")
             elif not isinstance(version, str) or _VERSION.fullmatch(version) is None:  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
                 problem = ConfigError("version is a date such as 2023-06-01", field="version")
-            elif wrong:
-                problem = ConfigError(wrong, field="beta")
+            elif features is None:
+                problem = ConfigError("beta is a list of names of beta features", field="beta")
             else:
                 for header in self.network.headers:
                     if header in _HEADERS:
@@ -131,12 +119,18 @@ class Anthropic(HttpProvider):
             del keys, base_url, options  # the frames of the error must not hold a credential
             raise problem.with_traceback(None)
         self.version: str = version
-        self.beta: tuple[str, ...] = features
+        self.beta: tuple[str, ...] = features or ()
         self.auth = Auth(b"x-api-key", b"")
-        self._table = self.codecs if version < _NO_SAMPLING_FROM else self._without_sampling
+        how: dict[str, Any] = {"samples": version < _NO_SAMPLING_FROM, "beta": self.beta}
+        self._table = {
+            at: attrs.evolve(codec, write=functools.partial(codec.write, **how))
+            if at is not Operation.MODELS
+            else codec
+            for at, codec in self.codecs.items()
+        }
         ours = [(b"anthropic-version", version.encode())]
-        if features:
-            ours.append((b"anthropic-beta", ",".join(features).encode()))
+        if self.beta:
+            ours.append((b"anthropic-beta", ",".join(self.beta).encode()))
         self._headers = {at: (*headers, *ours) for at, headers in self._headers.items()}
 
     def knows(self, model: str) -> bool:
@@ -181,20 +175,6 @@ class Anthropic(HttpProvider):
     def _codec(self, request: Request) -> Codec:
         codec = self._table.get(request.operation)
         return super()._codec(request) if codec is None else codec
-
-
-def _made_beta(given: object) -> tuple[tuple[str, ...], str]:
-    """The names of beta features, or what is wrong with them."""
-    if isinstance(given, str):
-        given = (given,)
-    if not isinstance(given, Iterable):
-        return (), "beta is a list of names"
-    features: list[str] = []
-    for feature in cast("Iterable[object]", given):
-        if not isinstance(feature, str) or _BETA.fullmatch(feature) is None:
-            return (), "beta holds something that is no name of a beta feature"
-        features.append(feature)
-    return tuple(features), ""
 
 
 def _seconds_until(when: str, now: float | None) -> float | None:

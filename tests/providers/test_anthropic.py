@@ -10,7 +10,7 @@ import pytest
 
 from bifrost_core import Anthropic, ConfigError, Key, ModelInfo, Operation, Request, Router
 from bifrost_core.config import options_from_config, options_from_env
-from bifrost_core.errors import ProviderServerError, UnsupportedParameterError
+from bifrost_core.errors import BadRequestError, ProviderServerError, UnsupportedParameterError
 from bifrost_core.providers.base import Continues, Quota
 from bifrost_core.responses import ModelList
 from bifrost_core.wire import Auth, HttpReply
@@ -38,6 +38,28 @@ def test_version_and_beta_features_go_with_every_request(beta: Any) -> None:
         headers = dict(adapter.encode(made).headers)
         assert (headers[b"anthropic-version"], headers[b"anthropic-beta"]) == (b"2026-10-21", b"a-1,b-2")
     assert dict(Anthropic(KEY, beta="a-1").encode(request()).headers)[b"anthropic-beta"] == b"a-1"
+
+
+@pytest.mark.parametrize(
+    ("betas", "sent"),
+    [(["b-2", "c-3"], b"a-1,b-2,c-3"), ("b-2", b"a-1,b-2"), (["a-1"], b"a-1"), ([], b"a-1"), (None, b"a-1")],
+    ids=str,
+)
+def test_a_requests_own_beta_features_go_beside_those_of_all(betas: Any, sent: bytes) -> None:
+    adapter = Anthropic(KEY, beta=["a-1"])
+    for made in (request(betas=betas), Request("responses", "claude-opus-5", {"input": HELLO, "betas": betas})):
+        call = adapter.encode(made)
+        assert [value for name, value in call.headers if name == b"anthropic-beta"] == [sent]
+        assert b"beta" not in call.body
+        assert dict(call.headers)[b"content-type"] == b"application/json"
+    alone = Anthropic(KEY).encode(request(betas=["b-2"])).headers
+    assert dict(alone)[b"anthropic-beta"] == b"b-2"
+
+
+@pytest.mark.parametrize("betas", [[3], ["a b"], {"a": 1}, 3, b"a-1", ["a\r\nx: y"]], ids=repr)
+def test_what_is_no_list_of_beta_features_is_refused(betas: Any) -> None:
+    with pytest.raises(BadRequestError, match="'betas'"):
+        ANTHROPIC.encode(request(betas=betas))
 
 
 @pytest.mark.parametrize("base", ["http://localhost:1/", "http://localhost:1/v1", "http://localhost:1/v1/", "http://localhost:1"])  # fmt: skip
