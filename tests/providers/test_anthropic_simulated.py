@@ -107,10 +107,11 @@ async def test_a_class_comes_back_as_an_instance(server: SimulatedAnthropic) -> 
     assert isinstance(reply.parsed, Answer)
 
 
-async def test_the_cache_is_written_and_read(server: SimulatedAnthropic) -> None:
-    async with router(server) as asking:
-        first = await asking.chat("anthropic/claude-haiku-4-5", CACHED, max_tokens=20, session="one")
-        second = await asking.chat("anthropic/claude-haiku-4-5", CACHED, max_tokens=20, session="one")
+async def test_the_cache_is_written_and_read() -> None:
+    with SimulatedAnthropic([SimulatedKey(A, id="a")]) as empty:
+        async with Router([Anthropic(A, base_url=empty.base_url)]) as asking:
+            first = await asking.chat("anthropic/claude-haiku-4-5", CACHED, max_tokens=20)
+            second = await asking.chat("anthropic/claude-haiku-4-5", CACHED, max_tokens=20)
     assert (first.usage.cached_tokens, second.usage.cache_write_tokens) == (0, 0)
     assert first.usage.cache_write_tokens == second.usage.cached_tokens > 5_000
     assert first.usage.input_tokens == second.usage.input_tokens > first.usage.cache_write_tokens
