@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 import anyio
+import attrs
 
-from .errors import BifrostError, PluginError
+from .errors import PluginError
+from .interruptions import is_interruption
 from .roots import spawn_root_task
 
-__all__ = ["Lifespans"]
+__all__ = ["Lifespan", "Lifespans"]
 
 _log = logging.getLogger(__name__)
-_EXIT_SECONDS: Final = 10.0
+
+
+@attrs.frozen
+class Lifespan:
+    """One plugin's.
+
+    Attributes:
+        plugin: Name of the plugin.
+        manager: What it returned.
+        timeout: Seconds that entering may take, and leaving again; None: as long as it takes.
+    """
+
+    plugin: str
+    manager: AbstractAsyncContextManager[object]
+    timeout: float | None = None
 
 
 class Lifespans:
@@ -26,23 +41,23 @@ class Lifespans:
     starts it and another task closes it.
 
     Args:
-        managers: Plugin name and context manager.
+        lifespans: In the order to enter.
     """
 
-    def __init__(self, managers: Sequence[tuple[str, AbstractAsyncContextManager[object]]]) -> None:
-        self._managers = managers
+    def __init__(self, lifespans: Sequence[Lifespan]) -> None:
+        self._lifespans = lifespans
         self._entered = anyio.Event()
         self._leave = anyio.Event()
         self._left = anyio.Event()
-        self._failure: BifrostError | None = None
+        self._failure: BaseException | None = None
 
     async def start(self) -> None:
         """Enter all of them.
 
         Raises:
-            PluginError: One did not start; those before it have been left again.
+            PluginError: One did not start, or not in time; those before it have been left again.
         """
-        if not self._managers:
+        if not self._lifespans:
             self._left.set()
             return
         spawn_root_task(self._main, "bifrost lifespans")
@@ -56,46 +71,79 @@ class Lifespans:
             raise self._failure
 
     async def stop(self) -> None:
-        """Leave all of them; what one raises is logged and the others still leave."""
+        """Leave all of them; what one raises, or takes too long for, is logged and the others still leave."""
         self._leave.set()
-        with anyio.move_on_after(_EXIT_SECONDS):
-            await self._left.wait()
+        await self._left.wait()
+        if self._failure is not None:  # the end of the process
+            raise self._failure
 
     async def _main(self) -> None:
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                for plugin, manager in self._managers:
-                    try:
-                        await manager.__aenter__()
-                    except Exception as exc:  # whatever a plugin raises: the Router does not start
-                        self._failure = PluginError(
-                            f"plugin {plugin}: bifrost_lifespan failed to start ({type(exc).__name__}); "
-                            "the Router does not start",
-                            plugin=plugin,
-                            hook="bifrost_lifespan",
-                        )
-                        self._failure.__cause__ = exc
-                        return
-                    stack.push_async_exit(_Quiet(plugin, manager))
-                self._entered.set()
-                await self._leave.wait()
+            await self._live(0)
         finally:
             self._entered.set()
             self._left.set()
 
+    async def _live(self, index: int) -> None:
+        """Enter the lifespans from ``index`` on, wait for the end, leave them in reverse."""
+        if index == len(self._lifespans):
+            self._entered.set()
+            await self._leave.wait()
+            return
+        lifespan = self._lifespans[index]
+        has_started = False
+        # Its own scope goes around each, so that what hangs is ended while task groups inside it stay whole.
+        with anyio.CancelScope(deadline=_until(lifespan.timeout)) as scope:
+            if not await self._enter(lifespan):
+                return
+            has_started = True
+            scope.deadline = math.inf
+            try:
+                await self._live(index + 1)
+            finally:
+                scope.deadline = _until(lifespan.timeout)
+                await self._exit(lifespan)
+        if not scope.cancelled_caught:
+            return
+        if has_started:
+            _log.error("plugin %s: bifrost_lifespan took longer than %g s to stop", lifespan.plugin, lifespan.timeout)
+        else:
+            self._failure = _failure(lifespan, f"took longer than {lifespan.timeout:g} s to start")
 
-class _Quiet:
-    """Leaves a context manager and logs what it raises, so that the others still leave."""
-
-    def __init__(self, plugin: str, manager: AbstractAsyncContextManager[object]) -> None:
-        self._plugin = plugin
-        self._manager = manager
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def _enter(self, lifespan: Lifespan) -> bool:
+        """Whether it has started; ``_failure`` says why not."""
         try:
-            await self._manager.__aexit__(None, None, None)
-        except Exception:
-            _log.exception("plugin %s: bifrost_lifespan failed to stop", self._plugin)
+            await lifespan.manager.__aenter__()
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._failure = exc  # for whoever starts the Router: above this task there is nobody
+            return False
+        except BaseException as exc:  # whatever a plugin raises: the Router does not start
+            if is_interruption(exc):
+                raise
+            self._failure = _failure(lifespan, f"failed to start ({type(exc).__name__})")
+            self._failure.__cause__ = exc
+            return False
+        return True
+
+    async def _exit(self, lifespan: Lifespan) -> None:
+        """Leave one; what it raises is logged, so that the others still leave."""
+        try:
+            await lifespan.manager.__aexit__(None, None, None)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self._failure = exc
+        except BaseException as exc:
+            if is_interruption(exc):
+                raise
+            _log.exception("plugin %s: bifrost_lifespan failed to stop", lifespan.plugin)
+
+
+def _until(timeout: float | None) -> float:
+    return math.inf if timeout is None else anyio.current_time() + timeout
+
+
+def _failure(lifespan: Lifespan, what: str) -> PluginError:
+    return PluginError(
+        f"plugin {lifespan.plugin}: bifrost_lifespan {what}; the Router does not start",
+        plugin=lifespan.plugin,
+        hook="bifrost_lifespan",
+    )

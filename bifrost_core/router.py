@@ -22,7 +22,7 @@ from .clocks import Clock, SystemClock
 from .config import options_from_config, options_from_env
 from .deployments import Deployments
 from .engines.base import HttpEngine
-from .errors import CallError, ConfigError
+from .errors import CallError, ConfigError, PluginError
 from .estimates import Estimate, estimated
 from .flights import Machinery
 from .health import Health, RouteHealth
@@ -502,7 +502,10 @@ class Router(Operations):
                 if key.secret is not None or key.reference is None:
                     continue
                 resolve = self._hooks.resolve_secret
-                answer = None if resolve is None else await resolve(key.reference)
+                try:
+                    answer = None if resolve is None else await resolve(key.reference)
+                except PluginError as exc:
+                    raise ConfigError(f"key {key.id}: {exc.message}", field=key.id) from exc
                 if answer is None:
                     scheme = key.reference.partition(":")[0]
                     raise ConfigError(

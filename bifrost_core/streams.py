@@ -29,7 +29,7 @@ class StreamSource(Protocol):
     committed: bool
     call: Call
     asked: Request
-    failure: Exception | None
+    failure: BaseException | None
     response: Response | None
 
     async def main(self) -> None:

@@ -744,9 +744,9 @@ async def test_lifespans_come_with_their_plugins_names_in_the_order_to_enter() -
 
     hooks = compile_hooks([Lives("a"), Lives("b"), plugin("bifrost_lifespan", lambda: None)])
     lifespans = hooks.lifespan("router")
-    assert [name for name, _ in lifespans] == ["a", "b"]
-    for _, manager in lifespans:
-        async with manager:
+    assert [(each.plugin, each.timeout) for each in lifespans] == [("a", 10.0), ("b", 10.0)]
+    for each in lifespans:
+        async with each.manager:
             ran.append("inside")
     assert ran == ["a router", "inside", "b router", "inside"]
 

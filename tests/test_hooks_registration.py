@@ -277,6 +277,7 @@ def test_an_option_that_a_hook_does_not_allow_is_refused(mistake: str) -> None:
         pytest.param(G, HookOptions(on_error="open", stream="off"), id="guard of answers"),
         pytest.param("bifrost_stream_filter", HookOptions(on_error="open"), id="filter"),
         pytest.param("bifrost_lifespan", HookOptions(), id="nothing said"),
+        pytest.param("bifrost_lifespan", HookOptions(timeout=30), id="slow start"),
     ],
 )
 def test_an_option_that_a_hook_allows_is_taken(hook: str, options: HookOptions) -> None:

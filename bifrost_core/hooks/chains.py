@@ -14,8 +14,9 @@ from typing import Any
 from bifrost_core.calls import Call
 from bifrost_core.errors import PluginError
 from bifrost_core.hookspecs import Rule
+from bifrost_core.interruptions import is_interruption
 
-from .implementations import Implementation, is_control
+from .implementations import Implementation
 
 __all__ = ["async_chain", "collect_chain", "pick_chain"]
 
@@ -197,8 +198,11 @@ def _leave_all(
     keeps: bool,
 ) -> Any:
     """Run what stands behind the wrappers' yields, the innermost first."""
+    judged, is_end = error, error is not None and is_interruption(error)
     for wrapper, teardown in reversed(entered):
-        if error is not None and is_control(error):
+        if error is not judged:
+            judged, is_end = error, error is not None and is_interruption(error)
+        if error is not None and is_end:
             _tear_down(wrapper, teardown, error)
         else:
             result, error = _leave(wrapper, teardown, subject, call, result, error, keeps=keeps)
@@ -218,7 +222,7 @@ def _tear_down(wrapper: Implementation, teardown: Teardown, error: BaseException
     except StopIteration:
         return
     except BaseException as exc:
-        if exc is not error and not is_control(exc):
+        if exc is not error and not is_interruption(exc):
             wrapper.note(exc)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from inspect import isawaitable
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,6 +17,7 @@ from bifrost_core.calls import Call, CallRecord, Principal
 from bifrost_core.clocks import Clock, SystemClock
 from bifrost_core.errors import CallError
 from bifrost_core.hookspecs import HOOKS, Rule
+from bifrost_core.lifespans import Lifespan
 from bifrost_core.responses import Response
 from bifrost_core.types import Request, Route
 
@@ -65,7 +65,7 @@ class Hooks:
             filter that do not say ``stream="off"``. None: no stream needs to be held back.
         recover: Takes error and call; gives a response or None.
         call_finished: Takes record and call; as ``attempt_finished``.
-        lifespan: Takes the Router; gives each plugin's name and context manager, in the order to enter.
+        lifespan: Takes the Router; gives each plugin's context manager, in the order to enter.
         providers: Takes the Router; gives the plugins' providers.
         resolve_secret: Takes a reference; gives the credential or None.
         plugins: The plugins by name, in the order given.
@@ -85,7 +85,7 @@ class Hooks:
     guard_stream: Callable[[Response, Call], Awaitable[Response]] | None = None
     recover: Callable[[CallError, Call], Awaitable[Response | None]] | None = None
     call_finished: Callable[[CallRecord, Call], Awaitable[None]] | None = None
-    lifespan: Callable[[Any], tuple[tuple[str, AbstractAsyncContextManager[object]], ...]] = _nothing
+    lifespan: Callable[[Any], tuple[Lifespan, ...]] = _nothing
     providers: Callable[[Any], tuple[Any, ...]] = _nothing
     resolve_secret: Callable[[str], Awaitable[str | None]] | None = None
     plugins: Mapping[str, object] = attrs.field(factory=dict[str, object])
@@ -239,8 +239,8 @@ def _collector(hook_name: str, found: Sequence[Implementation]) -> Callable[[Any
         filters = chain(call, call)
         return FilterChain.build(filters, call) if filters else None
 
-    def lifespan(router: Any) -> tuple[tuple[str, AbstractAsyncContextManager[object]], ...]:
-        return tuple((each.plugin, manager) for each, manager in chain(router, None))
+    def lifespan(router: Any) -> tuple[Lifespan, ...]:
+        return tuple(Lifespan(each.plugin, manager, each.timeout) for each, manager in chain(router, None))
 
     def providers(router: Any) -> tuple[Any, ...]:
         return tuple(provider for _, brought in chain(router, None) for provider in brought)

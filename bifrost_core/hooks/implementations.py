@@ -13,17 +13,19 @@ from inspect import iscoroutine
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from bifrost_core.calls import Call
 from bifrost_core.clocks import Clock
 from bifrost_core.errors import CallError, DeadlineExceededError, PluginError
 from bifrost_core.hookspecs import Hook, Rule
+from bifrost_core.interruptions import is_interruption
 from bifrost_core.kinds import Kind
 
 from .options import HookOptions, Policy
 
-__all__ = ["FAILURES_IN_A_ROW", "REST", "Implementation", "WrongTypeError", "is_control"]
+__all__ = ["FAILURES_IN_A_ROW", "REST", "Implementation", "WrongTypeError"]
 
 FAILURES_IN_A_ROW: Final = 20
 """So many failures in a row switch an open implementation off."""
@@ -46,20 +48,6 @@ class _TookTooLongError(TimeoutError):
 
 class _CallOverError(TimeoutError):
     """The call's deadline came before the implementation's own."""
-
-
-def is_control(error: BaseException) -> bool:
-    """Whether ``error`` is no failure but the end of a task or of the process, which nothing may hold up."""
-    if isinstance(error, Exception):
-        return False
-    try:
-        cancelled = anyio.get_cancelled_exc_class()
-    except anyio.NoEventLoopError:  # a hook that never waits, called without a loop
-        cancelled = GeneratorExit
-    control = (cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(control) is not None  # pyright: ignore[reportUnknownMemberType] # a group of anything
-    return isinstance(error, control)
 
 
 def _place(error: BaseException) -> str:
@@ -157,6 +145,7 @@ class Implementation:
         with anyio.CancelScope(deadline=deadline, shield=settles) as scope:
             result = await awaitable
             if not scope.cancel_called:  # one that held up its own cancellation is late all the same
+                await anyio.lowlevel.checkpoint_if_cancelled()  # and so is one that held up the call's
                 return result
         if deadline == last and not settles:
             raise _CallOverError
@@ -173,7 +162,7 @@ class Implementation:
             PluginError: It is a failure, and the hook closes.
             DeadlineExceededError: The call's time is up.
         """
-        if is_control(error):
+        if is_interruption(error):
             return True
         if self._is_decision(error, call):
             self.streak = 0

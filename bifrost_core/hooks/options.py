@@ -26,7 +26,7 @@ class HookOptions:
 
     Attributes:
         timeout: Seconds that the hook may take when it waits; None: as long as the call's deadline. A hook
-            that does not wait is never interrupted.
+            that does not wait is never interrupted. Of ``bifrost_lifespan``: for entering, and for leaving.
         on_error: ``"closed"``: a failure fails the call; ``"open"``: it is logged and the call goes on. None:
             as the hook has it.
         checks: The plugin only looks: returning something changed is a failure.
@@ -79,7 +79,7 @@ POLICIES: Final[Mapping[str, Policy]] = MappingProxyType(
         "bifrost_guard_response": Policy("closed", _EITHER, timeout=5.0, may_check=True),
         "bifrost_recover": Policy("open", _OPEN),
         "bifrost_call_finished": Policy("open", _OPEN),
-        "bifrost_lifespan": Policy("closed", _CLOSED, timeout=None),
+        "bifrost_lifespan": Policy("closed", _CLOSED, timeout=10.0),  # entering what it returns, and leaving
         "bifrost_providers": Policy("closed", _CLOSED, timeout=None),
         "bifrost_resolve_secret": Policy("closed", _CLOSED),
     }
@@ -125,7 +125,7 @@ def _stream_mistakes(hook: str, stream: str, *, has_filter: bool) -> list[str]:
 def _timeout_mistakes(hook: str, timeout: object) -> list[str]:
     if timeout == "default":
         return []
-    if not HOOKS[hook].is_async:
+    if POLICIES[hook].timeout is None:
         return ["never waits and can not be interrupted; leave timeout out"]
     if timeout is None:
         return []
