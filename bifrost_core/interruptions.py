@@ -11,7 +11,7 @@ import importlib
 import anyio
 import sniffio
 
-__all__ = ["is_interruption"]
+__all__ = ["ends_process", "is_interruption"]
 
 
 def is_interruption(error: BaseException) -> bool:
@@ -27,6 +27,13 @@ def is_interruption(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(_is_one) is not None  # pyright: ignore[reportUnknownMemberType] # a group of anything
     return _is_one(error)
+
+
+def ends_process(error: BaseException | None) -> bool:
+    """Whether ``error`` is a ``KeyboardInterrupt`` or a ``SystemExit``, or a group that holds one."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None  # pyright: ignore[reportUnknownMemberType] # as above
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 def _is_one(error: BaseException) -> bool:

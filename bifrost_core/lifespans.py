@@ -11,7 +11,7 @@ import anyio
 import attrs
 
 from .errors import PluginError
-from .interruptions import is_interruption
+from .interruptions import ends_process, is_interruption
 from .roots import spawn_root_task
 
 __all__ = ["Lifespan", "Lifespans"]
@@ -114,10 +114,10 @@ class Lifespans:
         """Whether it has started; ``_failure`` says why not."""
         try:
             await lifespan.manager.__aenter__()
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self._failure = exc  # for whoever starts the Router: above this task there is nobody
-            return False
         except BaseException as exc:  # whatever a plugin raises: the Router does not start
+            if ends_process(exc):
+                self._failure = exc  # for whoever starts the Router: above this task there is nobody
+                return False
             if is_interruption(exc):
                 raise
             self._failure = _failure(lifespan, f"failed to start ({type(exc).__name__})")
@@ -129,9 +129,10 @@ class Lifespans:
         """Leave one; what it raises is logged, so that the others still leave."""
         try:
             await lifespan.manager.__aexit__(None, None, None)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self._failure = exc
         except BaseException as exc:
+            if ends_process(exc):
+                self._failure = exc
+                return
             if is_interruption(exc):
                 raise
             _log.exception("plugin %s: bifrost_lifespan failed to stop", lifespan.plugin)

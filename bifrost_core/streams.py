@@ -12,6 +12,7 @@ import anyio
 
 from .calls import Call
 from .errors import ConfigError, PluginError
+from .interruptions import ends_process
 from .response_events import ResponseEvents
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
@@ -117,8 +118,13 @@ class ResponseStream:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_inside = False
-        if self._source is not None:
-            await self._end(self._source)
+        source = self._source
+        if source is None:
+            return
+        await self._end(source)
+        failure = source.failure
+        if failure is not None and failure is not exc and ends_process(failure):
+            raise failure
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
