@@ -249,7 +249,14 @@ class StreamRun(Run):
             return
         if self._filters is not None:
             self.committed = True  # a filter remembers what it has seen: another attempt can not start over
-            chunks = [out for chunk in chunks for out in self._filters.feed(chunk)]
+            passed: list[Chunk] = []
+            try:
+                for chunk in chunks:
+                    passed += self._filters.feed(chunk)
+            except CallError:  # what has passed is the reader's, however many chunks came in one read
+                await self._hand_out(passed, flight, silence)
+                raise
+            chunks = passed
         await self._hand_out(chunks, flight, silence)
 
     async def _hand_out(

@@ -15,28 +15,38 @@ from bifrost_core.types import Request, Route
 
 from .implementations import WrongTypeError, drop
 
-__all__ = ["acceptance"]
+__all__ = ["acceptance", "kind_of"]
 
 Accept = Callable[[Any, Any], Any]
 """Takes result and subject; returns the result as the chain goes on with it, or raises ``WrongTypeError``."""
 
 
+def kind_of(value: object) -> str:
+    """The type of ``value`` with its article (``"a dict"``), as no message shows the value."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
 def _refuse(result: object, wanted: str) -> WrongTypeError:
     if isawaitable(result):
         drop(result)
-        return WrongTypeError(f"returned an awaitable ({type(result).__name__}) but may not wait")
-    return WrongTypeError(f"returned {type(result).__name__}, not {wanted}")
+        return WrongTypeError(f"returned an awaitable ({type(result).__name__}) but may not wait; return {wanted}")
+    return WrongTypeError(f"returned {kind_of(result)}; return {wanted}")
 
 
-def _nothing(result: Any, _: Any) -> Any:
-    raise _refuse(result, "None")
+def _nothing(instead: str = "") -> Accept:
+    def accept(result: Any, _: Any) -> Any:
+        raise _refuse(result, f"nothing{instead}")
+
+    return accept
 
 
 def _instance(wanted: type) -> Accept:
     def accept(result: Any, _: Any) -> Any:
         if isinstance(result, wanted):
             return result
-        raise _refuse(result, f"{wanted.__name__} or None")
+        name = wanted.__name__
+        raise _refuse(result, f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name} or None")
 
     return accept
 
@@ -51,21 +61,23 @@ def _routes(result: Any, subject: tuple[Route, ...]) -> tuple[Route, ...]:
     routes: tuple[Any, ...] = tuple(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for route in routes:
         if not isinstance(route, Route):
-            raise WrongTypeError(f"returned a sequence with {type(route).__name__}, not of Route")
+            raise WrongTypeError(
+                f"returned {kind_of(result)} with {kind_of(route)} in it; return a sequence of Route or None"
+            )
     names = [_name(route) for route in routes]
     if len(set(names)) != len(names) or not set(names) <= {_name(route) for route in subject}:
-        raise WrongTypeError("returned routes twice, or some that it was not given")
+        raise WrongTypeError("returned a route twice, or one that it was not given; return some of those, each once")
     return routes
 
 
 def _one_route(result: Any, subject: tuple[Route, ...]) -> Route:
     if not isinstance(result, Route):
-        raise _refuse(result, "Route or None")
+        raise _refuse(result, "one of the routes or None")
     name = _name(result)
     for route in subject:
         if _name(route) == name:
             return route
-    raise WrongTypeError("returned a route that it was not given")
+    raise WrongTypeError("returned a route that it was not given; return one of those or None")
 
 
 def _filter(result: Any, _: Any) -> StreamFilter:
@@ -86,7 +98,9 @@ def _providers(result: Any, _: Any) -> tuple[Any, ...]:
     providers: tuple[Any, ...] = tuple(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for provider in providers:
         if not isinstance(getattr(provider, "name", None), str):
-            raise WrongTypeError(f"returned {type(provider).__name__} among its providers; it has no name")
+            raise WrongTypeError(
+                f"returned {kind_of(provider)} among its providers, which has no name; return providers"
+            )
     return providers
 
 
@@ -107,17 +121,17 @@ def acceptance(hook: str, *, checks: bool) -> Accept:
 _ACCEPTS: Final[Mapping[str, Accept]] = MappingProxyType(
     {
         "bifrost_authenticate": _instance(Principal),
-        "bifrost_authorize": _nothing,
+        "bifrost_authorize": _nothing("; to refuse, raise RefusedError"),
         "bifrost_guard_request": _instance(Request),
         "bifrost_cached_response": _instance(Response),
         "bifrost_select_routes": _routes,
         "bifrost_pick_route": _one_route,
-        "bifrost_reserve": _nothing,
-        "bifrost_attempt_finished": _nothing,
+        "bifrost_reserve": _nothing("; to refuse, raise BudgetExceededError or RateLimitError"),
+        "bifrost_attempt_finished": _nothing(),
         "bifrost_stream_filter": _filter,
         "bifrost_guard_response": _instance(Response),
         "bifrost_recover": _instance(Response),
-        "bifrost_call_finished": _nothing,
+        "bifrost_call_finished": _nothing(),
         "bifrost_lifespan": _context,
         "bifrost_providers": _providers,
         "bifrost_resolve_secret": _instance(str),

@@ -137,8 +137,7 @@ def compile_hooks(
         for hook, found in registered.items()
     }
     fields: dict[str, Any] = {
-        HOOKS[hook].field: _compile(hook, [each for _, each in found], [each.is_wrapper for each, _ in found])
-        for hook, found in made.items()
+        HOOKS[hook].field: _compile(hook, [each for _, each in found]) for hook, found in made.items()
     }
     filtering = {each.plugin for each in registered.get("bifrost_stream_filter", ())}
     holding = [
@@ -147,9 +146,7 @@ def compile_hooks(
         if each.plugin not in filtering and each.options.stream != "off"
     ]
     if holding:
-        fields["guard_stream"] = _compile(
-            "bifrost_guard_response", [each for _, each in holding], [each.is_wrapper for each, _ in holding]
-        )
+        fields["guard_stream"] = _compile("bifrost_guard_response", [each for _, each in holding])
     return Hooks(
         **fields,
         plugins=MappingProxyType(named),
@@ -180,6 +177,7 @@ def _implementation(each: Registered, clock: Clock, *, measure: bool) -> Impleme
         options=each.options,
         policy=POLICIES[each.hook.name],
         clock=clock,
+        is_wrapper=each.is_wrapper,
     )
 
 
@@ -211,10 +209,10 @@ def _measured(invoke: Callable[[Any, Any], Any], each: Registered, clock: Clock)
     return run
 
 
-def _compile(hook_name: str, found: Sequence[Implementation], is_wrapper: Sequence[bool]) -> Callable[..., Any]:
+def _compile(hook_name: str, found: Sequence[Implementation]) -> Callable[..., Any]:
     hook = HOOKS[hook_name]
-    plain = [each for each, wraps in zip(found, is_wrapper, strict=True) if not wraps]
-    wrappers = [each for each, wraps in zip(found, is_wrapper, strict=True) if wraps]
+    plain = [each for each in found if not each.is_wrapper]
+    wrappers = [each for each in found if each.is_wrapper]
     if hook.rule is Rule.COLLECT:
         return _collector(hook_name, plain)
     if not hook.is_async:

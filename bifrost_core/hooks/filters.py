@@ -12,6 +12,7 @@ from bifrost_core.calls import Call
 from bifrost_core.hookspecs import StreamFilter
 from bifrost_core.types import Chunk
 
+from .accepting import kind_of
 from .implementations import Implementation, WrongTypeError, drop
 
 __all__ = ["FilterChain"]
@@ -20,13 +21,15 @@ __all__ = ["FilterChain"]
 def _chunks(result: Any) -> list[Chunk]:
     if isawaitable(result):
         drop(result)
-        raise WrongTypeError("has a stream filter that returned an awaitable but may not wait")
+        raise WrongTypeError("has a stream filter that returned an awaitable but may not wait; return chunks")
     if isinstance(result, (str, bytes)) or not isinstance(result, Iterable):
-        raise WrongTypeError(f"has a stream filter that returned {type(result).__name__}, not an iterable of Chunk")
+        raise WrongTypeError(f"has a stream filter that returned {kind_of(result)}; return a list of Chunk")
     chunks: list[Any] = list(result)  # pyright: ignore[reportUnknownArgumentType]
     for chunk in chunks:
         if not isinstance(chunk, Chunk):
-            raise WrongTypeError(f"has a stream filter that returned {type(chunk).__name__} where a Chunk belongs")
+            raise WrongTypeError(
+                f"has a stream filter that returned {kind_of(chunk)} among its chunks; return a list of Chunk"
+            )
     return chunks
 
 

@@ -73,6 +73,7 @@ class Implementation:
             ``WrongTypeError``.
         may_rest: It is switched off for a while when it keeps failing.
         clock: Measures that while.
+        is_wrapper: It is a generator around the others.
         least: Seconds that settling may always take.
         streak: Failures in a row. Chains reset it on a success.
         failures: Failures ever.
@@ -87,6 +88,7 @@ class Implementation:
     accept: Callable[[Any, Any], Any]
     may_rest: bool
     clock: Clock
+    is_wrapper: bool = False
     least: float = 0.0
     streak: int = 0
     failures: int = 0
@@ -104,6 +106,7 @@ class Implementation:
         options: HookOptions,
         policy: Policy,
         clock: Clock,
+        is_wrapper: bool = False,
     ) -> Implementation:
         """Put together what the plugin says and what the hook says."""
         closed = (options.on_error or policy.on_error) == "closed"
@@ -117,6 +120,7 @@ class Implementation:
             accept=accept,
             may_rest=policy.may_rest and not closed,
             clock=clock,
+            is_wrapper=is_wrapper,
             least=policy.timeout or 0.0,
         )
 
@@ -192,12 +196,15 @@ class Implementation:
         _logger.warning("%s; left out%s", self._what(error), _place(error))
 
     def _what(self, error: BaseException) -> str:
-        start = f"plugin {self.plugin}: {self.hook.name}"
+        return f"plugin {self.plugin}: {self.hook.name} {self.fault(error)}"
+
+    def fault(self, error: BaseException) -> str:
+        """What ``error`` says about the implementation, in words that follow the hook's name."""
         if isinstance(error, WrongTypeError):
-            return f"{start} {error}"
+            return str(error)
         if isinstance(error, _TookTooLongError):
-            return f"{start} took longer than {self.timeout or self.least:g} s (HookOptions(timeout=…) changes that)"
-        return f"{start} failed with {type(error).__name__}"
+            return f"took longer than {self.timeout or self.least:g} s (HookOptions(timeout=…) changes that)"
+        return f"failed with {type(error).__name__}"
 
     def _is_decision(self, error: BaseException, call: Call | None) -> bool:
         """Whether ``error`` is what the plugin decided about this call, not a failure of its own."""

@@ -20,6 +20,7 @@ from .options import HookOptions, may_wrap, option_mistakes
 __all__ = ["Registered", "register"]
 
 _DEFAULT: Final = HookOptions()
+_OPTIONS: Final = "hook_options"
 
 
 @attrs.frozen(eq=False)
@@ -184,7 +185,8 @@ def _check_plugin(manager: pluggy.PluginManager, plugin: object, name: str) -> M
         if options is None:
             if attribute.startswith(f"{PROJECT}_") and _is_function(inspect.getattr_static(plugin, attribute, None)):
                 looks_like_one = True
-                mistakes.add(attribute, "is not marked and would never run; put @hookimpl on it")
+                near = "" if attribute in HOOKS else _suggestion(attribute).replace("; did you mean", " and call it")
+                mistakes.add(attribute, f"is not marked and would never run; put @hookimpl on it{near.rstrip('?')}")
             continue
         looks_like_one = True
         hook_name = options.get("specname") or attribute
@@ -209,6 +211,10 @@ def _check_plugin(manager: pluggy.PluginManager, plugin: object, name: str) -> M
 
 def _is_function(value: object) -> bool:
     return callable(value) or isinstance(value, (staticmethod, classmethod))
+
+
+def _holds_options(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, HookOptions) for each in value.values())  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] # of anything
 
 
 def _suggestion(name: str) -> str:
@@ -253,8 +259,13 @@ def _check_arguments(mistakes: _Mistakes, hook: Hook, function: Callable[..., ob
 def _check_options(
     mistakes: _Mistakes, plugin: object, implemented: Mapping[str, Sequence[bool]]
 ) -> Mapping[str, HookOptions]:
-    stated: Any = getattr(plugin, "hook_options", None)
+    stated: Any = getattr(plugin, _OPTIONS, None)
     if stated is None:
+        for attribute in get_close_matches(
+            _OPTIONS, [name for name in dir(plugin) if name != _OPTIONS], n=1, cutoff=0.8
+        ):
+            if _holds_options(getattr(plugin, attribute)):
+                mistakes.add("", f"{attribute} is never looked at; call it {_OPTIONS}")
         return {}
     if not isinstance(stated, Mapping):
         mistakes.add("", f"hook_options is {type(stated).__name__}; make it a dict of hook name to HookOptions")
