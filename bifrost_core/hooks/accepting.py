@@ -61,9 +61,7 @@ def _routes(result: Any, subject: tuple[Route, ...]) -> tuple[Route, ...]:
     routes: tuple[Any, ...] = tuple(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for route in routes:
         if not isinstance(route, Route):
-            raise WrongTypeError(
-                f"returned {kind_of(result)} with {kind_of(route)} in it; return a sequence of Route or None"
-            )
+            raise WrongTypeError(f"returned {whole} with {kind_of(route)} in it; return a sequence of Route or None")
     names = [_name(route) for route in routes]
     if len(set(names)) != len(names) or not set(names) <= {_name(route) for route in subject}:
         raise WrongTypeError("returned a route twice, or one that it was not given; return some of those, each once")

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import isawaitable
 from pathlib import PurePath
@@ -194,7 +194,7 @@ class Driver:
     @contextmanager
     def _watched(
         self, implementation: Implementation, subject: Any, call: Call | None, *, closes: bool
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Note what is wrong with a run: what it raises, and what it changes that is not its own."""
         hook = implementation.hook.name
         before, fields = _picture(subject), {} if call is None else _fields(call)
@@ -216,11 +216,13 @@ class Driver:
         fault = implementation.fault(error)
         if not fault.startswith("failed with"):
             return fault
-        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        *_, (frame, line) = (
+            (frame, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if not frame.f_globals.get("__name__", "").startswith("attr.")  # which says that a class is frozen
+        )
         place = f"{PurePath(frame.f_code.co_filename).name}:{line}"
-        if isinstance(error, FrozenInstanceError) or (
-            isinstance(error, TypeError) and "does not support item" in str(error)
-        ):
+        if isinstance(error, FrozenInstanceError) or (isinstance(error, TypeError) and "support item" in str(error)):
             return f"tries to change in place what is frozen ({place}); return a changed copy or None"
         text = f": {error}" if str(error) else ""
         return f"{fault}{text} ({place}) {self._given}"
@@ -235,8 +237,6 @@ class Driver:
             self.mistakes.append(
                 (hook.name, f'raises {name}, which counts as a failure of an open hook; set on_error="closed"')
             )
-        elif hook.name == "bifrost_resolve_secret":
-            self.mistakes.append((hook.name, f"raises {name}, but nobody calls yet; return the credential or None"))
 
     def _check_changes(self, hook: str, subject: Any, before: Any) -> None:
         after = _picture(subject)
@@ -281,7 +281,7 @@ class Driver:
             self.mistakes.append((hook.name, f"keeps the event loop for more than {_BLOCKS * 1000:.0f} ms; {instead}"))
 
     @contextmanager
-    def _step(self, hook: str) -> Iterator[None]:
+    def _step(self, hook: str) -> Generator[None]:
         """A piece of the plugin's own work, in which nothing else runs."""
         began = time.perf_counter()
         self.since = hook, began
