@@ -61,6 +61,7 @@ def _routes(result: Any, subject: tuple[Route, ...]) -> tuple[Route, ...]:
     routes: tuple[Any, ...] = tuple(result)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     for route in routes:
         if not isinstance(route, Route):
+            whole = kind_of(result)  # pyright: ignore[reportUnknownArgumentType]
             raise WrongTypeError(f"returned {whole} with {kind_of(route)} in it; return a sequence of Route or None")
     names = [_name(route) for route in routes]
     if len(set(names)) != len(names) or not set(names) <= {_name(route) for route in subject}:
