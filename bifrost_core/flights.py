@@ -199,9 +199,6 @@ class Flights:
             flight.started = clock()
             flight.sending = flight.sent = True
             response = await self._exchange(flight, encoded, fresh=fresh, more=more)
-        except anyio.get_cancelled_exc_class():
-            attempt.outcome, attempt.kind = self._interruption()
-            raise
         except SendError as exc:
             error = exc.error
             attempt.sent = flight.sent = exc.sent
@@ -209,6 +206,9 @@ class Flights:
             flight.insecure = exc.insecure
         except Exception as exc:  # settled first, then told or raised
             error = exc
+        except BaseException:  # a cancellation, or the end of the process
+            attempt.outcome, attempt.kind = self._interruption()
+            raise
         finally:
             kind = self._settle(flight, response, error)
             if hooks.attempt_finished is not None:

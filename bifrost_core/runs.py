@@ -20,6 +20,7 @@ from .cache_options import CacheMode, cache_option
 from .calls import Call, CallRecord
 from .errors import CallError, DeadlineExceededError, RefusedError
 from .flights import SETTLE_SECONDS, Machinery
+from .interruptions import ends_process
 from .kinds import Kind
 from .responses import Response, ResponsesResponse
 from .responses_bodies import answer_to, shaped_body
@@ -46,7 +47,7 @@ class Run(Routing):
 
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.response: Response | None = None
         self.finished = anyio.Event()
         self.asked = call.request
@@ -60,13 +61,15 @@ class Run(Routing):
         cancelled = False
         try:
             await self._run()
-        except anyio.get_cancelled_exc_class():
+            if self.failure is not None:
+                await self._recover()
+        except BaseException:
             cancelled = True
             raise
         finally:
             if cancelled or self.failure is not None or self.machinery.hooks.call_finished is not None:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
-                    await self._finish(cancelled=cancelled or self._stopped)
+                    await self._finish(cancelled=cancelled)
             self.finished.set()
 
     async def _run(self) -> None:
@@ -81,6 +84,10 @@ class Run(Routing):
             if isinstance(exc, DeadlineExceededError) and self.call.deadline <= now < self._own_deadline:
                 # The time of a scope of the caller's is up, not the call's: let that scope have its way.
                 await anyio.sleep(_SCOPE_GRACE)
+        except BaseException as exc:
+            if not ends_process(exc):
+                raise
+            self._end_with(exc)
 
     def stop(self) -> None:
         """End the call now."""
@@ -195,21 +202,47 @@ class Run(Routing):
 
     # -- the end --------------------------------------------------------------------------------
 
-    async def _finish(self, *, cancelled: bool) -> None:
-        """Phases 10 and 11."""
-        hooks, call = self.machinery.hooks, self.call
-        error = self.failure
-        if isinstance(error, CallError):
-            self._stamp(error)
-            if hooks.recover is not None and not cancelled and not self._is_committed():
-                recovered = await hooks.recover(error, call)
+    async def _recover(self) -> None:
+        """Phase 10: plugins may make an answer of an error, as long as nothing of another is out."""
+        hooks, error = self.machinery.hooks, self.failure
+        if not isinstance(error, CallError):
+            return
+        self._stamp(error)
+        if hooks.recover is None or self._stopped or self._is_committed():
+            return
+        try:
+            with anyio.CancelScope() as self._scope:  # which ``stop`` ends, as it does the one before
+                recovered = await hooks.recover(error, self.call)
                 if recovered is not None:
                     self.failure = None
                     self._rewritten.add("recovered")
                     self.response = self._echoed(self._stamped(recovered))
                     await self._recovered(self.response)
-        if hooks.call_finished is not None:
-            await hooks.call_finished(self._record(cancelled=cancelled), call)
+        except BaseException as exc:
+            if not ends_process(exc):
+                raise
+            self._end_with(exc)
+        if self._scope.cancelled_caught:
+            self.failure, self.response = self._cut_short(), None
+
+    async def _finish(self, *, cancelled: bool) -> None:
+        """Phase 11."""
+        call_finished = self.machinery.hooks.call_finished
+        if isinstance(self.failure, CallError):
+            self._stamp(self.failure)
+        if call_finished is None:
+            return
+        try:
+            await call_finished(self._record(cancelled=cancelled or self._stopped), self.call)
+        except BaseException as exc:
+            if cancelled or not ends_process(exc):
+                raise
+            self._end_with(exc)
+
+    def _end_with(self, end: BaseException) -> None:
+        """The end of the process goes on in the caller's task, once this call is settled."""
+        self.failure = end
+        self._stopped = True
 
     async def _recovered(self, response: Response) -> None:
         """Hand out an answer that a plugin made of an error; a plain call returns it."""
@@ -247,7 +280,7 @@ class Run(Routing):
             outcome=outcome,
             kind=kind,
             response=response,
-            error=error,
+            error=error if isinstance(error, Exception) else None,
             attempts=call.attempts,
             usage=usage,
             cost=cost,
