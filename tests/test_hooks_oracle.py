@@ -13,28 +13,38 @@ What can be compared, and how:
 - Wrappers run, replace results and exceptions, swallow and raise in both alike. What a wrapper of a gate
   may not return is left out; a wrapper that returns None takes a first's answer away in both, but leaves a
   pipe as it is, so results of pipes are not compared.
-- Plugins are plain functions: pluggy does not await. An exception that is no ``CallError`` is the
-  ``__cause__`` of a ``PluginError``; hooks that would be open are set to closed, and where they can
-  not be (``bifrost_recover``) nothing raises.
+- An exception that is no ``CallError`` is the ``__cause__`` of a ``PluginError``; hooks that would be open are set to
+  closed, and where they can not be (``bifrost_recover``) nothing raises.
+
+That is the first test, whose plugins are plain functions. The second has every hook and every colour: plain
+functions, coroutine functions that wait and that do not, functions that return awaitables, on both event loops. pluggy
+awaits nothing, so there it is given plain twins that do nothing but say when they are called: that is the order. What
+comes of it is folded by hand, one line for each rule, over that order.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import attrs
 import pluggy
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bifrost_core.calls import Call
-from bifrost_core.errors import PluginError, RefusedError
+from bifrost_core.attempts import Attempt
+from bifrost_core.calls import Call, Principal
+from bifrost_core.errors import CallError, PluginError, RefusedError
 from bifrost_core.hooks import HookOptions, compile_hooks
+from bifrost_core.hooks.options import POLICIES
 from bifrost_core.hookspecs import HOOKS, PROJECT, Rule, hookimpl
 from bifrost_core.responses import Response
-from bifrost_core.types import Operation, Request, Route
+from bifrost_core.types import Chunk, Operation, Request, Route
 
 REQUEST = Request(Operation.CHAT, "mistral/small")
 CALL = Call("call-1", Operation.CHAT, REQUEST)
@@ -224,6 +234,212 @@ def test_hooks_and_pluggy_agree(drawn: tuple[str, list[Part]]) -> None:
     assert our_end == end
     if end == "raised" or HOOKS[hook].rule in RESULT_COUNTS:
         assert our_value == value
+
+
+# -- every hook, every colour -------------------------------------------------------------------------
+
+SUBJECTS: dict[str, Any] = {
+    "bifrost_authenticate": CALL,
+    "bifrost_authorize": REQUEST,
+    "bifrost_guard_request": REQUEST,
+    "bifrost_cached_response": REQUEST,
+    "bifrost_select_routes": ROUTES,
+    "bifrost_pick_route": ROUTES,
+    "bifrost_reserve": Attempt("attempt-1", ROUTES[0].ref),
+    "bifrost_attempt_finished": Attempt("attempt-1", ROUTES[0].ref),
+    "bifrost_stream_filter": CALL,
+    "bifrost_guard_response": Response(model="subject"),
+    "bifrost_recover": CallError("subject"),
+    "bifrost_call_finished": "the record",
+    "bifrost_lifespan": "the router",
+    "bifrost_providers": "the router",
+    "bifrost_resolve_secret": "vault:subject",
+}
+COLOURS = ["plain", "async", "waits", "awaitable"]
+
+
+@attrs.frozen(eq=False)
+class Named:
+    """A provider, a lifespan and a stream filter at once, known by its number."""
+
+    name: str
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    def feed(self, chunk: Chunk) -> list[Chunk]:
+        return [Chunk(text=chunk.text + self.name)]
+
+    def finish(self) -> list[Chunk]:
+        return []
+
+
+AbstractAsyncContextManager.register(Named)
+
+
+def answer_of(hook: str, number: int) -> Any:
+    """What the plugin of this number answers, told apart from all others."""
+    answers: dict[str, Callable[[], Any]] = {
+        "bifrost_authenticate": lambda: Principal(id=str(number)),
+        "bifrost_guard_request": lambda: Request(Operation.CHAT, f"mistral/{number}"),
+        "bifrost_select_routes": lambda: [attrs.evolve(route, weight=number + 2.0) for route in ROUTES],
+        "bifrost_pick_route": lambda: ROUTES[number],
+        "bifrost_stream_filter": lambda: Named(str(number)),
+        "bifrost_lifespan": lambda: Named(str(number)),
+        "bifrost_providers": lambda: [Named(str(number))],
+        "bifrost_resolve_secret": lambda: f"secret-{number}",
+    }
+    return answers[hook]() if hook in answers else Response(model=str(number))
+
+
+@attrs.frozen
+class Member:
+    """One plugin of a set: where it stands, how it is written, what it does."""
+
+    number: int
+    mark: str
+    colour: str
+    does: str
+
+
+@st.composite
+def coloured_sets(draw: st.DrawFn) -> tuple[str, str, list[Member]]:
+    """A hook, whether its plugins are open or closed, and the plugins."""
+    hook = draw(st.sampled_from(list(SUBJECTS)))
+    rule, policy = HOOKS[hook].rule, POLICIES[hook]
+    may = [on_error for on_error in policy.may if (hook, on_error) != ("bifrost_guard_request", "open")]
+    on_error = draw(st.sampled_from(may))
+    does = ["nothing", "nothing", "raise", "raise"]
+    if rule in {Rule.FIRST, Rule.PIPE, Rule.COLLECT}:
+        does += ["answer", "answer"]
+    if rule in {Rule.GATE, Rule.PIPE} or (
+        rule is Rule.FIRST and on_error == "closed" and hook != "bifrost_resolve_secret"
+    ):
+        does += ["refuse"]
+    members: list[Member] = []
+    for number in range(draw(st.integers(0, 6))):
+        mark = draw(st.sampled_from(["", "", "tryfirst", "trylast"]))
+        if mark == "trylast" and any(member.mark == "trylast" for member in members):
+            mark = ""  # see above
+        colour = draw(st.sampled_from(COLOURS if HOOKS[hook].is_async else ["plain"]))
+        members.append(Member(number, mark, colour, draw(st.sampled_from(does))))
+    return hook, on_error, members
+
+
+def member_of(hook: str, on_error: str | None, member: Member, seen: list[tuple[int, Any]]) -> Any:
+    """A plugin as it is given to the library; with ``on_error`` None the plain twin for pluggy, which does nothing."""
+
+    def act(subject: Any) -> Any:
+        seen.append((member.number, subject))
+        if on_error is None or member.does == "nothing":
+            return None
+        if member.does == "answer":
+            return answer_of(hook, member.number)
+        raise RefusedError(str(member.number)) if member.does == "refuse" else FailureError(str(member.number))
+
+    async def waits(subject: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return act(subject)
+
+    colour = "plain" if on_error is None else member.colour
+    start = {"async": "async def", "waits": "async def"}.get(colour, "def")
+    end = {"plain": "return act(subject)", "async": "return act(subject)", "waits": "return await waits(subject)"}
+    subject = HOOKS[hook].arguments[0]
+    source = f"{start} {hook}(self, {subject}): subject = {subject}; {end.get(colour, 'return waits(subject)')}"
+    scope: dict[str, Any] = {"act": act, "waits": waits}
+    exec(source, scope)
+    marks: dict[str, Any] = {member.mark: True} if member.mark else {}
+    members: dict[str, Any] = {hook: hookimpl(scope[hook], **marks)}
+    if on_error is not None:
+        stated: Any = None if on_error == POLICIES[hook].on_error else on_error
+        members["hook_options"] = {hook: HookOptions(on_error=stated)}
+    return type(f"P{member.number}", (), members)()
+
+
+def order_by_pluggy(hook: str, members: list[Member]) -> list[Member]:
+    seen: list[tuple[int, Any]] = []
+    arguments = ", ".join(HOOKS[hook].arguments)
+    scope: dict[str, Any] = {}
+    exec(f"def {hook}({arguments}): ...", scope)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(type("Spec", (), {hook: staticmethod(pluggy.HookspecMarker(PROJECT)(scope[hook]))}))
+    for member in members if HOOKS[hook].is_outward else reversed(members):
+        manager.register(member_of(hook, None, member, seen))
+    getattr(manager.hook, hook)(**dict.fromkeys(HOOKS[hook].arguments))
+    return [members[number] for number, _ in seen]
+
+
+def folded(hook: str, on_error: str, order: list[Member]) -> tuple[list[tuple[int, Any]], tuple[str, Any]]:
+    """Who is asked with what, and what comes of it."""
+    rule = HOOKS[hook].rule
+    value, seen, collected = SUBJECTS[hook], [], []
+    for member in order:
+        seen.append((member.number, value))
+        if member.does == "refuse" or (member.does == "raise" and on_error == "closed"):
+            return seen, ("raised", str(member.number))
+        if member.does == "answer":
+            answer = answer_of(hook, member.number)
+            if rule is Rule.FIRST:
+                return seen, ("returned", answer)
+            collected.append(str(member.number))
+            value = tuple(answer) if hook == "bifrost_select_routes" else answer if rule is Rule.PIPE else value
+    result = {Rule.PIPE: value, Rule.COLLECT: collected}.get(rule)
+    return seen, ("returned", result)
+
+
+async def through_chain(
+    hook: str, on_error: str, members: list[Member]
+) -> tuple[list[tuple[int, Any]], tuple[str, Any]]:
+    seen: list[tuple[int, Any]] = []
+    hooks = compile_hooks([member_of(hook, on_error, member, seen) for member in members])
+    run, subject = getattr(hooks, HOOKS[hook].field), SUBJECTS[hook]
+    if run is None:
+        nothing = {Rule.PIPE: subject, Rule.COLLECT: []}.get(HOOKS[hook].rule)
+        return seen, ("returned", nothing)
+    one = len(HOOKS[hook].arguments) == 1
+    try:
+        made = run(subject) if one else run(subject, CALL)
+        result = await made if HOOKS[hook].is_async else made
+    except (PluginError, RefusedError) as exc:
+        return seen, ("raised", number_of(exc))
+    if hook == "bifrost_stream_filter":
+        result = [] if result is None else list(result.feed(Chunk(text=""))[0].text)
+    elif hook in {"bifrost_lifespan", "bifrost_providers"}:
+        result = [getattr(each, "manager", each).name for each in result]
+    return seen, ("returned", result)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_every_colour_runs_in_pluggys_order_and_its_results_combine_by_the_rule(backend: str) -> None:
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(coloured_sets())
+    def agree(drawn: tuple[str, str, list[Member]]) -> None:
+        hook, on_error, members = drawn
+        ours = anyio.run(through_chain, hook, on_error, members, backend=backend)
+        assert ours == folded(hook, on_error, order_by_pluggy(hook, members))
+
+    agree()
+
+
+@settings(max_examples=100, deadline=None)
+@given(coloured_sets(), st.integers(0, 6))
+def test_a_wrapper_where_nothing_is_wrapped_is_refused_in_any_company(
+    drawn: tuple[str, str, list[Member]], place: int
+) -> None:
+    hook, on_error, members = drawn
+
+    def wraps(self: object) -> Generator[None, Any, Any]:
+        return (yield)
+
+    plugins = [member_of(hook, on_error, member, []) for member in members]
+    plugins.insert(place, type("Wrapper", (), {hook: hookimpl(wraps, wrapper=True)})())
+    if HOOKS[hook].rule in {Rule.NOTIFY, Rule.COLLECT}:
+        with pytest.raises(PluginError) as caught:
+            compile_hooks(plugins)
+        assert (caught.value.plugin, caught.value.hook) == ("Wrapper", hook)
+    else:
+        assert compile_hooks(plugins).describe()[hook][0] == "Wrapper", "wrappers are outermost"
 
 
 def test_the_comparison_can_tell_an_order_from_its_reverse() -> None:
