@@ -208,7 +208,7 @@ class Run(Routing):
         if not isinstance(error, CallError):
             return
         self._stamp(error)
-        if hooks.recover is None or self._stopped or self._is_committed():
+        if hooks.recover is None or self._stopped or self._has_delivered():
             return
         try:
             with anyio.CancelScope() as self._scope:  # which ``stop`` ends, as it does the one before
@@ -243,6 +243,10 @@ class Run(Routing):
         """The end of the process goes on in the caller's task, once this call is settled."""
         self.failure = end
         self._stopped = True
+
+    def _has_delivered(self) -> bool:
+        """Whether the caller has been given a part of an answer."""
+        return False
 
     async def _recovered(self, response: Response) -> None:
         """Hand out an answer that a plugin made of an error; a plain call returns it."""

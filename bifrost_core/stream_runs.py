@@ -72,6 +72,7 @@ class StreamRun(Run):
         self._broken: StreamBrokenError | None = None  # what the answer broke off with, while it is being resumed
         self._broken_attempts: list[Attempt] = []
         self._said = Seam()  # what they brought
+        self._is_out = False  # whether the reader has been given anything
         self._pieces = 0  # of content, in how many it came
         self._handover = Handover(_BUFFER)
 
@@ -135,10 +136,14 @@ class StreamRun(Run):
         return response
 
     async def _recovered(self, response: Response) -> None:
+        self._held = None  # what a guardrail was to judge is not delivered; this is not judged
         await self._hand_out(chunks_of(response))
 
     def _is_committed(self) -> bool:
         return self.committed
+
+    def _has_delivered(self) -> bool:
+        return self._is_out
 
     async def _exchange(self, flight: Flight, encoded: HttpCall, *, fresh: bool, more: bool) -> Response:  # noqa: ARG002 # a stream's limits do not depend on it
         deployment, sender = flight.deployment, self.machinery.sender
@@ -254,7 +259,8 @@ class StreamRun(Run):
                 for chunk in chunks:
                     passed += self._filters.feed(chunk)
             except CallError:  # what has passed is the reader's, however many chunks came in one read
-                await self._hand_out(passed, flight, silence)
+                if any(chunk.has_content for chunk in passed):
+                    await self._hand_out(passed, flight, silence)
                 raise
             chunks = passed
         await self._hand_out(chunks, flight, silence)
@@ -272,7 +278,7 @@ class StreamRun(Run):
             return
         if self._delivered is not None:
             self._delivered += chunks
-        self.committed = True
+        self.committed = self._is_out = True
         self.opened.set()
         try:
             if not self._handover.put(chunks):

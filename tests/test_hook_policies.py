@@ -22,7 +22,14 @@ import trio.testing
 
 from bifrost_core.attempts import Attempt
 from bifrost_core.calls import CallRecord, Principal
-from bifrost_core.errors import BadRequestError, CallError, ConfigError, DeadlineExceededError, PluginError
+from bifrost_core.errors import (
+    BadRequestError,
+    CallError,
+    ConfigError,
+    DeadlineExceededError,
+    GuardrailError,
+    PluginError,
+)
 from bifrost_core.hooks import HookOptions
 from bifrost_core.hookspecs import HOOKS, Rule, hookimpl
 from bifrost_core.keys import Key
@@ -32,7 +39,7 @@ from bifrost_core.responses import ChatResponse
 from bifrost_core.retries import RetryPolicy
 from bifrost_core.router import Router
 from bifrost_core.testing import Fault, Simulated, SimulatedKey
-from bifrost_core.types import Request
+from bifrost_core.types import Chunk, Request
 
 MODEL = "simulated/model"
 WORDS = "the bridge is called Bifrost"
@@ -360,6 +367,97 @@ async def test_so_is_one_that_comes_out_of_something_that_the_hook_waited_for(
 
     made = world(hook, lambda subject: waits_for_what_is_cancelled(), waits=True, **options_for(hook, stated))
     await expect(made, hook, effect, how, caplog)
+
+
+class FaultyFilter:
+    """Lets chunks through until it fails, the first time that it is asked ``where``."""
+
+    def __init__(self, where: str, failure: Callable[[Any], Any]) -> None:
+        self._where, self._failure = where, failure
+
+    def feed(self, chunk: Chunk) -> Any:
+        if self._where == "feed" and chunk.text:
+            self._where = ""
+            return self._failure(chunk)
+        return [chunk]
+
+    def finish(self) -> Any:
+        return self._failure(Chunk()) if self._where == "finish" else []
+
+
+@pytest.mark.parametrize("effect", ["closed", "open"])
+@pytest.mark.parametrize("failure", [*FAILURES, "mutate"])
+@pytest.mark.parametrize("where", ["feed", "finish"])
+async def test_a_filter_that_fails_ends_the_stream_or_steps_aside(
+    where: str, failure: str, effect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = FAILURES.get(failure, mutates)
+    stated = None if effect == "closed" else "open"
+    made = world("bifrost_stream_filter", lambda call: FaultyFilter(where, bad), on_error=stated)
+    got: list[str] = []
+    async with made.router:
+        if effect == "open":
+            assert await made.ask("streamed") == WORDS
+            made.check("ok", None, ("ok",))
+        else:
+            with pytest.raises(PluginError) as caught:
+                async with made.router.stream(MODEL, "hi") as stream:
+                    async for chunk in stream:
+                        got.append(chunk.text)
+            error = caught.value
+            assert (error.kind, error.http_status, error.hook) == (
+                Kind.GUARDRAIL_BLOCKED, 446, "bifrost_stream_filter",
+            )  # fmt: skip
+            assert WORDS.startswith("".join(got)), "nothing that the filter has not passed"
+            assert where == "finish" or got == [], "nothing without content either"
+            assert len(made.outer.records) == len(made.inner.records) == 1
+            assert made.outer.records[0].kind == Kind.GUARDRAIL_BLOCKED
+            assert made.ledger.held == set()
+        assert [record.levelno for record in caplog.records if "Faulty" in record.getMessage()] == (
+            [logging.WARNING] if effect == "open" else []
+        )
+        assert await made.ask("streamed") == WORDS
+
+
+# -- recovering from plugins ------------------------------------------------------------------------------
+
+
+class Recovers:
+    """Makes an answer of every error."""
+
+    @hookimpl
+    def bifrost_recover(self, error: CallError) -> ChatResponse:
+        return ChatResponse().with_text(f"instead of {error.kind}")
+
+
+class Blocks:
+    """Blocks the first words of a stream, or the whole answer."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def feed(self, chunk: Chunk) -> list[Chunk]:
+        if self.where == "feed" and chunk.text:
+            raise GuardrailError("no")
+        return []
+
+    def finish(self) -> list[Chunk]:
+        raise GuardrailError("no")
+
+
+@pytest.mark.parametrize("where", ["feed", "finish", "the whole answer"])
+async def test_a_stream_of_which_nothing_is_out_can_be_recovered_from_a_guardrail(where: str) -> None:
+    def blocks(response: object) -> None:
+        raise GuardrailError("no")
+
+    if where == "the whole answer":
+        guard = plugin("bifrost_guard_response", blocks)
+    else:
+        guard = plugin("bifrost_stream_filter", lambda call: Blocks(where))
+    async with Router([Simulated(["key"])], plugins=[guard, Recovers()]) as router:
+        async with router.stream(MODEL, "hi") as stream:
+            assert "".join([chunk.text async for chunk in stream]) == "instead of guardrail_blocked"
+        assert stream.response.text == "instead of guardrail_blocked"
 
 
 # -- hang -------------------------------------------------------------------------------------------
