@@ -285,8 +285,8 @@ def bifrost_lifespan(router: Any) -> AbstractAsyncContextManager[object] | None:
     """Return an async context manager that is entered when the Router starts and left when it closes.
 
     Entered in the order of the plugins, left in reverse, both in one task of the Router's own, so that
-    it may hold a task group. ``router`` is the ``Router``. A failure at the start keeps the Router from
-    starting; one at the end is logged.
+    it may hold a task group. ``router`` is the ``Router``. Each may take 10 s to enter, and 10 s to leave. A
+    failure at the start keeps the Router from starting; one at the end is logged.
     """
 
 
