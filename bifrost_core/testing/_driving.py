@@ -35,7 +35,7 @@ from bifrost_core.retries import RetryPolicy
 from bifrost_core.router import Router
 from bifrost_core.types import Chunk, Request, Route
 
-from .mistral.laws import Fault, SimulatedKey
+from .serving.laws import Fault, SimulatedKey
 from .simulated import Simulated
 
 __all__ = ["Driver"]
