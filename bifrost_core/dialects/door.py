@@ -24,12 +24,13 @@ from bifrost_core.timeouts import Timeout
 from bifrost_core.types import Operation, Request
 
 from ._bodies import invalid
+from .anthropic import AnthropicDialect
 from .base import SSE, Dialect, Inbound, Order, Renderer, Reply, StreamedReply
 from .openai import OpenAIDialect
 
 __all__ = ["Door", "Routes"]
 
-_SPOKEN: Final[tuple[Dialect, ...]] = (OpenAIDialect(),)
+_SPOKEN: Final[tuple[Dialect, ...]] = (OpenAIDialect(), AnthropicDialect())
 _DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in _SPOKEN}
 _VIRTUAL_KEY: Final = re.compile(r"sk-bf-[!-~]+|[\w-]+\.[\w-]+\.[\w-]*")  # ours, or a JSON Web Token (RFC 7519)
 _VERSION: Final = re.compile(r"v1(?:/|$)")
