@@ -21,6 +21,7 @@ from bifrost_core.tools import tool_of
 from bifrost_core.types import JsonObject, Request, message_text
 
 from ._adapter import Payload
+from ._mistral_anthropic import BESIDE_CHAT, is_served_tool, plain_tool
 from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
 from ._mistral_messages import write_messages
 from ._reporter import Reporter
@@ -84,8 +85,10 @@ def _tool(path: str, tool: Any, reporter: Reporter) -> Any:
     if tool.get("type", "function") != "function":
         if tool["type"] == "custom":
             raise reporter.unsupported(f"{path}.type", "tools are functions; Mistral has none with free-form input")
+        if is_served_tool(tool):
+            raise reporter.unsupported(f"{path}.type", "only Anthropic's servers have this tool")
         return tool  # Mistral's own: web_search, code_interpreter …
-    tool = _closed(path, tool, frozenset({"type", "function"}), reporter)
+    tool = _closed(path, plain_tool(path, tool, reporter), frozenset({"type", "function"}), reporter)
     function = _closed(f"{path}.function", tool.get("function"), _FUNCTION, reporter)
     function.setdefault("parameters", {"type": "object", "properties": {}})
     return {**tool, "function": function}
@@ -157,6 +160,7 @@ _BOTH: Final[Mapping[str, Writer | None]] = {
 CHAT: Final[Mapping[str, Writer | None]] = {
     **_BOTH,
     **_NEITHER,
+    **BESIDE_CHAT,
     "frequency_penalty": None,
     "guardrails": None,
     "logprobs": None,
@@ -228,7 +232,10 @@ def continued_chat(request: Request, text: str, tokens: int) -> Request | None:
     body = request.body
     if request.model.startswith("magistral") or body.get("extra_body"):
         return None
-    if any(body.get(name) for name in ("tools", "logprobs", "top_logprobs", "prompt_logprobs", "prompt_mode")):
+    if any(
+        body.get(name)
+        for name in ("tools", "logprobs", "top_logprobs", "prompt_logprobs", "prompt_mode", "thinking", "output_config")
+    ):
         return None
     if body.get("n") not in (None, 1) or body.get("reasoning_effort") not in (None, "none"):
         return None

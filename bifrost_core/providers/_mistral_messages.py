@@ -45,9 +45,13 @@ _OPEN_PARTS: Final = frozenset({"resource", "resource_link", "tool_reference"}) 
 _DETAILS: Final = frozenset({"low", "auto", "high"})
 _BESIDE: Final = frozenset({"reasoning_content", "reasoning", "refusal"})  # of an assistant, as others write it
 # Members that say nothing to the model.
-_SILENT_MEMBERS: Final = frozenset({"name", "metadata", "annotations", "provider_specific_fields"})
-_SILENT_PART_MEMBERS: Final = frozenset({"cache_control", "annotations", "provider_specific_fields"})
-_SILENT_CALL_MEMBERS: Final = frozenset({"extra_content", "provider_specific_fields"})
+# (``is_error``: what went wrong is told by the result's content.)
+_SILENT_MEMBERS: Final = frozenset(
+    {"name", "metadata", "annotations", "provider_specific_fields", "cache_control", "is_error"}
+)
+_SILENT_PART_MEMBERS: Final = frozenset({"cache_control", "annotations", "citations", "provider_specific_fields"})
+_SILENT_CALL_MEMBERS: Final = frozenset({"extra_content", "provider_specific_fields", "cache_control"})
+_DIRECT: Final = {"type": "direct"}  # Anthropic's word for a call that the model itself has made
 
 
 def write_messages(members: JsonObject, name: str, value: Any, reporter: Reporter) -> None:
@@ -85,7 +89,7 @@ def _message(path: str, message: Mapping[str, Any], waiting: list[str], reporter
         if name == "role":
             continue
         if name == "content":
-            written[name] = _content(path, value, reporter)
+            written[name] = _content(path, _without_calls(message) if message.get("tool_calls") else value, reporter)
         elif value is None:
             continue
         elif name not in allowed:
@@ -105,6 +109,14 @@ def _message(path: str, message: Mapping[str, Any], waiting: list[str], reporter
     if reasoning := told.get("reasoning_content") or told.get("reasoning"):
         written["content"] = _with_thinking(written.get("content"), reasoning)
     return written
+
+
+def _without_calls(message: Mapping[str, Any]) -> Any:
+    """The content without calls in Anthropic's form, which stand among its parts as well as beside it."""
+    content = message.get("content")
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return content
+    return [part for part in content if not (isinstance(part, Mapping) and part.get("type") == "tool_use")]
 
 
 def _leave_out(path: str, name: str, value: Any, silent: frozenset[str], reporter: Reporter) -> None:
@@ -238,6 +250,8 @@ def _tool_call(path: str, call: Mapping[str, Any], made: str, reporter: Reporter
     function = call.get("function")
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise reporter.invalid(f"{path} has no function with a name")
+    if call.get("caller") == _DIRECT:
+        call = {name: value for name, value in call.items() if name != "caller"}
     whole = {**function, "arguments": "{}" if function.get("arguments") is None else function["arguments"]}
     return {
         **_members(path, call, frozenset({"id", "type", "function", "index"}), _SILENT_CALL_MEMBERS, reporter),
