@@ -96,7 +96,7 @@ def test_what_says_something_is_refused_by_name(body: dict[str, Any], parameter:
 
 
 def test_an_agents_conversation_is_carried_over(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     call = {
         "id": "toolu_01",
         "type": "function",
