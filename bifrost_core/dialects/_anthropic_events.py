@@ -27,10 +27,6 @@ from ._bodies import encode
 
 __all__ = ["MessageEvents"]
 
-_OWN: Final = frozenset(
-    {"message_start", "content_block_start", "content_block_delta", "content_block_stop"}
-    | {"message_delta", "message_stop", "ping"}
-)
 _EMPTY: Final[dict[str, JsonObject]] = {
     "text": {"type": "text", "text": ""},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
@@ -99,8 +95,9 @@ class MessageEvents:
         for chunk in chunks:
             if chunk.index:  # the shape has one answer
                 continue
-            if chunk.raw.get("type") in _OWN:
-                self._pass_on(chunk)
+            kind = chunk.raw.get("type")
+            if isinstance(kind, str) and "choices" not in chunk.raw:
+                self._pass_on(kind, chunk)
             else:
                 self._begin(chunk.raw)
                 self._tell(self._seam.feed([chunk])[0])
@@ -221,9 +218,8 @@ class MessageEvents:
 
     # --- Anthropic's own events
 
-    def _pass_on(self, chunk: Chunk) -> None:
+    def _pass_on(self, kind: str, chunk: Chunk) -> None:
         event = chunk.raw
-        kind = event["type"]
         if kind == "message_start":
             self._pass_start(event)
         elif kind == "content_block_start":
@@ -236,14 +232,17 @@ class MessageEvents:
             self._begin({})
             self._pass_block_stop(event, chunk)
         else:
-            # A plugin may have put words on an event that had none: they are in the fields alone.
-            if chunk.has_content:
-                self._begin({})
-                self._tell(chunk)
-            if kind == "message_delta":
-                self._ends.append(event)
-            elif kind == "ping" and not chunk.has_content:
-                self._events.append(event)
+            self._pass_other(kind, event, chunk)
+
+    def _pass_other(self, kind: str, event: JsonObject, chunk: Chunk) -> None:
+        """An event about the whole message, or one that is newer than this list: the documentation wants room for it."""
+        if chunk.has_content:  # a plugin has put words on an event that had none
+            self._begin({})
+            self._tell(chunk)
+        if kind == "message_delta":
+            self._ends.append(event)
+        elif kind != "message_stop" and not chunk.has_content:
+            self._events.append(event)
 
     def _pass_start(self, event: JsonObject) -> None:
         if self._begun:

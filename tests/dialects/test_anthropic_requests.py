@@ -438,7 +438,7 @@ def _source_back(url: str) -> Json:
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
-data = st.binary(max_size=12).map(lambda held: base64.b64encode(held).decode())
+data = st.binary(min_size=1, max_size=12).map(lambda held: base64.b64encode(held).decode())
 links = st.just("https://x.test/") | names.map(lambda name: f"https://x.test/{name}")
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
