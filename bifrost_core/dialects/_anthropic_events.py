@@ -44,6 +44,8 @@ class _Block:
         has_ended: They have said so; of text the end is not told before something else begins, as a plugin may
             still hold back some of it.
         has_input: Arguments have been told.
+        unsaid: The event that begins it, until it says something: of text whose words a plugin holds back, or has
+            taken out, nothing is told, as an empty text could not go back to Anthropic.
     """
 
     place: int
@@ -51,6 +53,34 @@ class _Block:
     theirs: bool = False
     has_ended: bool = False
     has_input: bool = False
+    unsaid: JsonObject | None = None
+
+
+def _replayed(chunk: Chunk) -> list[JsonObject]:
+    """Anthropic's blocks in a chunk that repeats a whole answer, as one from a cache does.
+
+    None where there are words alone, or where they say something else than the chunk. They go as they are: signed thoughts have to come back so, and nobody else can tell what its servers found.
+    """
+    choices: Any = chunk.raw.get("choices")
+    delta: Any = choices[0].get("delta") if isinstance(choices, list) and choices else None
+    parts: Any = delta.get("content") if isinstance(delta, dict) else None
+    if not isinstance(parts, list):
+        return []
+    said = {"text": "", "thinking": ""}
+    has_more = False
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in said:
+            if not isinstance(part.get(kind), str):  # Mistral's thoughts are lists
+                return []
+            said[kind] += part[kind]
+            has_more = has_more or len(part) > 2
+        elif kind == "redacted_thinking" or (isinstance(kind, str) and kind.endswith(("tool_use", "tool_result"))):
+            has_more = True
+        else:
+            return []
+    told = (said["text"], said["thinking"]) == (chunk.text, chunk.reasoning or "")
+    return parts if has_more and told else []
 
 
 class MessageEvents:
@@ -159,15 +189,26 @@ class MessageEvents:
         self._close()
         begun = self._open = _Block(self._count, kind, theirs)
         self._count += 1
-        self._events.append({"type": "content_block_start", "index": begun.place, "content_block": block})
+        event: JsonObject = {"type": "content_block_start", "index": begun.place, "content_block": block}
+        if kind == "text" and not block.get("text"):
+            begun.unsaid = event
+        else:
+            self._events.append(event)
         return begun
 
     def _delta(self, block: _Block, delta: JsonObject) -> None:
+        if block.unsaid is not None:
+            if delta.get("text") == "":
+                return
+            self._events.append(block.unsaid)
+            block.unsaid = None
         self._events.append({"type": "content_block_delta", "index": block.place, "delta": delta})
 
     def _close(self) -> None:
         block, self._open = self._open, None
-        if block is not None:
+        if block is not None and block.unsaid is not None:
+            self._count -= 1
+        elif block is not None:
             self._events.append({"type": "content_block_stop", "index": block.place})
 
     # --- what is said in fields
@@ -180,12 +221,29 @@ class MessageEvents:
             if chunk.tool_calls or kinds - {block.kind}:
                 self._waiting.append(chunk)
                 return
-        if chunk.reasoning:
-            self._say("thinking", chunk.reasoning)
-        if chunk.text:
-            self._say("text", chunk.text)
+        if blocks := _replayed(chunk):
+            for each in blocks:
+                self._replay(each)
+        else:
+            if chunk.reasoning:
+                self._say("thinking", chunk.reasoning)
+            if chunk.text:
+                self._say("text", chunk.text)
         for call in chunk.tool_calls:
-            self._call(call)
+            if call.id not in self._called:
+                self._call(call)
+
+    def _replay(self, block: JsonObject) -> None:
+        """Tell a whole block at once."""
+        kind = block["type"]
+        if kind == "tool_use":
+            self._called.add(str(block.get("id")))
+        begun = self._start(kind, {**block, **_EMPTY.get(kind, {})})
+        if words := block.get(kind):
+            self._delta(begun, {"type": f"{kind}_delta", kind: words})
+        if kind == "thinking" and block.get("signature"):
+            self._delta(begun, {"type": "signature_delta", "signature": block["signature"]})
+        self._close()
 
     def _say(self, kind: str, words: str) -> None:
         block = self._open

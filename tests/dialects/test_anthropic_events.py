@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bifrost_core.dialects._anthropic_events import MessageEvents
+from bifrost_core.replay import chunks_of
 from bifrost_core.responses import ChatResponse
 from bifrost_core.types import Choice, Chunk, ToolCall, Usage
 
@@ -373,6 +374,53 @@ def test_another_attempt_goes_on_in_the_same_block() -> None:
     assert content(told(chunks)) == [{"type": "text", "text": "one two"}]
     mixed = [own(START), begins(0, TEXT), says(0, "one "), openai({}, text="two"), openai({}, finish_reason="stop")]
     assert content(told([*mixed[:3], own(START), *mixed[3:]])) == [{"type": "text", "text": "one two"}]
+
+
+def test_a_text_whose_words_are_held_back_begins_where_it_says_something() -> None:
+    held = [Chunk(text="", raw=says(0, "").raw), ends(0)]
+    chunks = [
+        own(START),
+        begins(0, TEXT),
+        *held,
+        begins(1, TOOL),
+        ends(1, tool_calls=(CALLED,)),
+        Chunk(text="a"),
+        *LAST,
+    ]
+    assert content(told(chunks)) == [
+        {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}},
+        {"type": "text", "text": "a"},
+    ]
+
+
+def test_a_kept_answer_of_anthropics_is_told_with_its_seals() -> None:
+    blocks: list[Json] = [
+        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "c2VhbGVk"},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": 1}},
+        {"type": "text", "text": "Look", "citations": [{"type": "char_location"}]},
+        {"type": "text", "text": "ing"},
+    ]
+    message_ = {"role": "assistant", "content": blocks}
+    kept = ChatResponse(
+        model="claude",
+        raw={"type": "message", "id": "msg_1", "content": blocks},
+        choices=[
+            Choice(text="Looking", reasoning="hm", tool_calls=[CALLED], finish_reason="tool_calls", message=message_)
+        ],
+    )
+    whole = message(told(chunks_of(kept), kept))
+    assert whole["content"] == [*blocks, {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": 1}}]
+    assert whole["stop_reason"] == "tool_use"
+
+
+def test_a_kept_answer_that_a_plugin_has_changed_is_told_by_its_fields() -> None:
+    parts = [{"type": "thinking", "thinking": "secret", "signature": "c2ln"}, {"type": "text", "text": "x"}]
+    chunk = openai({"content": parts}, text="x", reasoning="[gone]")
+    assert content(told([chunk])) == [
+        {"type": "thinking", "thinking": "[gone]", "signature": ""},
+        {"type": "text", "text": "x"},
+    ]
 
 
 plugins_words = st.builds(Chunk, text=st.sampled_from(["p", "q"])) | st.builds(Chunk, reasoning=st.just("r"))
