@@ -44,8 +44,8 @@ class _Block:
         has_ended: They have said so; of text the end is not told before something else begins, as a plugin may
             still hold back some of it.
         has_input: Arguments have been told.
-        unsaid: The event that begins it, until it says something: of text whose words a plugin holds back, or has
-            taken out, nothing is told, as an empty text could not go back to Anthropic.
+        unsaid: The event that begins it and pings behind it, until it says something: of text whose words a plugin
+            holds back, or has taken out, nothing is told, as an empty text could not go back to Anthropic.
     """
 
     place: int
@@ -53,7 +53,7 @@ class _Block:
     theirs: bool = False
     has_ended: bool = False
     has_input: bool = False
-    unsaid: JsonObject | None = None
+    unsaid: list[JsonObject] = attrs.field(factory=list[JsonObject])
 
 
 def _replayed(chunk: Chunk) -> list[JsonObject]:
@@ -191,22 +191,23 @@ class MessageEvents:
         self._count += 1
         event: JsonObject = {"type": "content_block_start", "index": begun.place, "content_block": block}
         if kind == "text" and not block.get("text"):
-            begun.unsaid = event
+            begun.unsaid.append(event)
         else:
             self._events.append(event)
         return begun
 
     def _delta(self, block: _Block, delta: JsonObject) -> None:
-        if block.unsaid is not None:
+        if block.unsaid:
             if delta.get("text") == "":
                 return
-            self._events.append(block.unsaid)
-            block.unsaid = None
+            self._events += block.unsaid
+            block.unsaid.clear()
         self._events.append({"type": "content_block_delta", "index": block.place, "delta": delta})
 
     def _close(self) -> None:
         block, self._open = self._open, None
-        if block is not None and block.unsaid is not None:
+        if block is not None and block.unsaid:
+            self._events += block.unsaid[1:]
             self._count -= 1
         elif block is not None:
             self._events.append({"type": "content_block_stop", "index": block.place})
@@ -300,7 +301,8 @@ class MessageEvents:
         if kind == "message_delta":
             self._ends.append(event)
         elif kind != "message_stop" and not chunk.has_content:
-            self._events.append(event)
+            unsaid = None if self._open is None else self._open.unsaid
+            (unsaid or self._events).append(event)
 
     def _pass_start(self, event: JsonObject) -> None:
         if self._begun:

@@ -289,6 +289,7 @@ def anthropic() -> list[Chunk]:
         goes_on(0, {"type": "signature_delta", "signature": "c2ln"}),
         ends(0),
         begins(1, TEXT),
+        own({"type": "ping"}),
         says(1, "Look"),
         says(1, "ing"),
         ends(1),
@@ -427,7 +428,7 @@ plugins_words = st.builds(Chunk, text=st.sampled_from(["p", "q"])) | st.builds(C
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 19), plugins_words), max_size=6))
+@given(st.lists(st.tuples(st.integers(0, 20), plugins_words), max_size=6))
 def test_whatever_is_said_in_between_the_sequence_holds_and_nothing_is_lost(
     insertions: list[tuple[int, Chunk]],
 ) -> None:

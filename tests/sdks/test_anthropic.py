@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, TypeAlias
 
 import anyio
+import anyio.to_thread
 import attrs
 import pytest
 from bifrost_plugins.budgets import Budget, BudgetPlugin
@@ -441,8 +442,10 @@ async def test_a_refused_request(world: World, arguments: Json, name: str, kind:
     indirect=["server"],
 )
 async def test_a_failing_provider(world: World, name: str, kind: str) -> None:
+    world.client = world.client.with_options(max_retries=5)
     error = await world.failure()
     assert (type(error).__name__, error.type) == (name, kind)
+    assert len(world.server.requests) <= 2  # what the Router itself tries
 
 
 async def test_counting_tokens_is_refused(world: World) -> None:
@@ -498,6 +501,17 @@ async def test_leaving_a_stream_ends_the_call(slow: SimulatedMistral) -> None:
             async for _ in stream.text_stream:
                 break
         assert [record.outcome for record in ledger.records] == ["cancelled"]
+        await left(slow)
+
+
+async def test_leaving_a_blocking_stream_ends_the_call(slow: SimulatedMistral) -> None:
+    def read() -> str:
+        client = sdk.Anthropic(api_key=VIRTUAL_KEY, base_url="http://b/anthropic", http_client=router.http_client())
+        with client.messages.stream(model=MODEL, max_tokens=64, messages=HELLO) as stream:
+            return next(iter(stream.text_stream))
+
+    with SyncRouter([Mistral([SECRET], base_url=slow.base_url)]) as router:
+        assert await anyio.to_thread.run_sync(read)
         await left(slow)
 
 
