@@ -508,7 +508,8 @@ async def test_leaving_a_blocking_stream_ends_the_call(slow: SimulatedMistral) -
     def read() -> str:
         client = sdk.Anthropic(api_key=VIRTUAL_KEY, base_url="http://b/anthropic", http_client=router.http_client())
         with client.messages.stream(model=MODEL, max_tokens=64, messages=HELLO) as stream:
-            return next(iter(stream.text_stream))
+            first: str = next(iter(stream.text_stream))
+            return first
 
     with SyncRouter([Mistral([SECRET], base_url=slow.base_url)]) as router:
         assert await anyio.to_thread.run_sync(read)
