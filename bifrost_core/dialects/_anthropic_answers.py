@@ -111,8 +111,9 @@ def _block(part: JsonObject) -> JsonObject | None:
         return {"type": "text", "text": part.get("text") or ""}
     if kind == "thinking":
         thought = part.get("thinking")
-        if isinstance(thought, list):  # Mistral's
-            thought = "".join(str(each.get("text", "")) for each in thought if isinstance(each, dict))
+        if isinstance(thought, list):  # Mistral's, whose signature Anthropic would refuse
+            words = "".join(str(each.get("text", "")) for each in thought if isinstance(each, dict))
+            return {"type": "thinking", "thinking": words, "signature": ""}
         return {"type": "thinking", "thinking": thought or "", "signature": part.get("signature") or ""}
     return part if kind == "redacted_thinking" else None
 

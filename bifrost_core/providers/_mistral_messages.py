@@ -179,7 +179,10 @@ def _part(path: str, part: Any, reporter: Reporter) -> Any:
     if kind == "image_url" and isinstance(image := part.get("image_url"), Mapping):
         return {**part, "image_url": _image(f"{path}.image_url", image, reporter)}
     if kind == "thinking" and isinstance(thought := part.get("thinking"), str):
-        # Anthropic's form. Its signature proves the thought to its own server only.
+        # Anthropic's form. Its signature proves the thought to its own server only, which alone can read a hidden one.
+        if not thought:
+            reporter.note("sealed thoughts of another provider are left out")
+            return None
         return {"type": "thinking", "thinking": [{"type": "text", "text": thought}]}
     return part
 

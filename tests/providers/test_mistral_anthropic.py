@@ -110,6 +110,7 @@ def test_an_agents_conversation_is_carried_over(caplog: pytest.LogCaptureFixture
             "role": "assistant",
             "content": [
                 {"type": "thinking", "thinking": "First this.", "signature": "c2ln"},
+                {"type": "thinking", "thinking": "", "signature": "aGlkZGVu"},
                 {"type": "tool_use", "id": "toolu_01", "name": "f", "input": {}},
                 {"type": "text", "text": "Done.", "citations": [{"type": "char_location"}]},
             ],
