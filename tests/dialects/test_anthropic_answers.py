@@ -32,7 +32,7 @@ from bifrost_core.errors import (
 )
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import ChatResponse, ModelInfo, ModelList
-from bifrost_core.types import Choice, ToolCall, Usage
+from bifrost_core.types import Choice, Chunk, ToolCall, Usage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -203,6 +203,12 @@ def test_a_page_that_there_is_not_is_refused(query: dict[str, str]) -> None:
 def asked(path: str, **query: str) -> Reply:
     order = DIALECT.parse(Inbound("GET", path, {}, query=query))
     return order.renderer.whole(ModelList(models=tuple(listed("a", "b"))))
+
+
+def test_lists_of_models_never_stream() -> None:
+    renderer = DIALECT.parse(Inbound("GET", "models", {})).renderer
+    assert (renderer.feed([Chunk(text="x")]), renderer.finish(ModelList())) == (b"", b"")
+    assert (renderer.fail(RefusedError("no")) or b"").startswith(b"event: error\n")
 
 
 def test_one_model_by_its_name() -> None:

@@ -415,6 +415,21 @@ def test_a_kept_answer_of_anthropics_is_told_with_its_seals() -> None:
     assert whole["stop_reason"] == "tool_use"
 
 
+def test_words_put_on_an_event_of_another_block_are_a_block_of_their_own() -> None:
+    put = goes_on(0, {"type": "text_delta", "text": "a"}, text="a")
+    late = ends(7, tool_calls=(CALL,))  # of a block that nobody has seen
+    blocks = content(told([own(START), begins(0, THOUGHT), put, ends(0), late, *LAST]))
+    assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
+    assert (blocks[1]["text"], blocks[2]["id"]) == ("a", CALL.id)
+
+
+def test_parts_of_other_providers_are_told_by_their_words() -> None:
+    parts = [{"type": "text", "text": "x"}, {"type": "reference", "reference_ids": [1]}]
+    assert content(told([openai({"content": parts}, text="x")])) == [{"type": "text", "text": "x"}]
+    empty = [own(START), begins(0, TEXT), says(0, ""), ends(0), *LAST]
+    assert content(told(empty)) == []
+
+
 def test_a_kept_answer_that_a_plugin_has_changed_is_told_by_its_fields() -> None:
     parts = [{"type": "thinking", "thinking": "secret", "signature": "c2ln"}, {"type": "text", "text": "x"}]
     chunk = openai({"content": parts}, text="x", reasoning="[gone]")

@@ -226,6 +226,12 @@ def test_blocks_become_parts_that_all_providers_know(block: Json, part: Json) ->
             id="document-with-citations",
         ),
         pytest.param({"type": "document", "source": {"type": "content", "content": "x"}}, id="document-of-blocks"),
+        pytest.param(
+            {"type": "document", "source": {"type": "text", "media_type": "text/html", "data": "x"}}, id="no-plain-text"
+        ),
+        pytest.param(
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": 1}}, id="no-text"
+        ),
         pytest.param({"type": "redacted_thinking", "data": "c2VhbGVk"}, id="sealed-thoughts"),
         pytest.param({"type": "search_result", "source": "s", "title": "t", "content": []}, id="search-result"),
     ],
@@ -436,7 +442,7 @@ def _source_back(url: str) -> Json:
     return {"type": "base64", "media_type": kind, "data": data}
 
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
 names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 data = st.binary(min_size=1, max_size=12).map(lambda held: base64.b64encode(held).decode())
 links = st.just("https://x.test/") | names.map(lambda name: f"https://x.test/{name}")

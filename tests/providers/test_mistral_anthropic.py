@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bifrost_core.errors import UnsupportedParameterError
+from bifrost_core.errors import BadRequestError, UnsupportedParameterError
 from bifrost_core.providers import Mistral
 from bifrost_core.types import Request
 
@@ -71,6 +71,7 @@ def test_models_that_always_think_are_not_told_to() -> None:
     ("body", "parameter"),
     [
         pytest.param({"thinking": {"type": "else"}}, "thinking.type", id="thinking"),
+        pytest.param({"thinking": True}, "thinking.type", id="thinking-that-is-no-object"),
         pytest.param({"output_config": {"task_budget": {}}}, "output_config.task_budget", id="output-config"),
         pytest.param({"betas": ["files-api-2025-04-14"]}, "betas", id="beta"),
         pytest.param({"betas": ["structured-outputs-2025-11-13", "skills-2025-10-02"]}, "betas", id="one-of-the-betas"),
@@ -136,6 +137,11 @@ def test_an_agents_conversation_is_carried_over(caplog: pytest.LogCaptureFixture
     ]
     said = caplog.text
     assert all(name in said for name in ("'cache_control'", "'citations'", "'is_error'"))
+
+
+def test_a_configuration_that_is_no_object_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="output_config"):
+        sent({"output_config": "high"})
 
 
 def test_a_call_by_a_program_is_refused() -> None:
