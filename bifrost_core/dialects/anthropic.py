@@ -18,7 +18,8 @@ from bifrost_core.types import Chunk, Operation, Request
 from ._anthropic_answers import error_of, message_of, model_of, models_page, status_of
 from ._anthropic_events import MessageEvents
 from ._anthropic_requests import chat_body, prefill_of
-from ._bodies import encode, invalid, members_of, no_endpoint
+from ._bodies import answer_of, encode, invalid, members_of, no_endpoint
+from ._whole import WholeRenderer
 from .base import JSON, Inbound, Order, Reply
 
 __all__ = ["AnthropicDialect"]
@@ -51,19 +52,6 @@ class AnthropicDialect:
         return Reply(status_of(error), _HEADERS, encode(error_of(error, request_id)))
 
 
-class _Whole:
-    """What is common to answers that never stream."""
-
-    def feed(self, chunks: Sequence[Chunk]) -> bytes:  # noqa: ARG002 # a Renderer
-        return b""
-
-    def finish(self, response: Response) -> bytes:  # noqa: ARG002 # a Renderer
-        return b""
-
-    def fail(self, error: BifrostError) -> bytes:
-        return _error_event(error)
-
-
 class _MessageRenderer:
     """Writes a message, whole or as events."""
 
@@ -72,8 +60,7 @@ class _MessageRenderer:
         self._events = MessageEvents(model, prefill)
 
     def whole(self, response: Response) -> Reply:
-        assert isinstance(response, ChatResponse)  # noqa: S101 # the Router's answer to chat
-        return Reply(200, _HEADERS, encode(message_of(response, self._prefill)))
+        return Reply(200, _HEADERS, encode(message_of(answer_of(ChatResponse, response), self._prefill)))
 
     def feed(self, chunks: Sequence[Chunk]) -> bytes:
         return self._events.feed(chunks)
@@ -85,26 +72,24 @@ class _MessageRenderer:
         return _error_event(error)
 
 
-class _ModelsRenderer(_Whole):
+class _ModelsRenderer(WholeRenderer):
     """Writes one page of the list of all models that can be called."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
         self._query = query
 
     def whole(self, response: Response) -> Reply:
-        assert isinstance(response, ModelList)  # noqa: S101 # the door's answer to an order for models
-        return Reply(200, _HEADERS, encode(models_page(response.models, self._query)))
+        return Reply(200, _HEADERS, encode(models_page(answer_of(ModelList, response).models, self._query)))
 
 
 @attrs.frozen
-class _ModelRenderer(_Whole):
+class _ModelRenderer(WholeRenderer):
     """Writes one model of that list."""
 
     wanted: str
 
     def whole(self, response: Response) -> Reply:
-        assert isinstance(response, ModelList)  # noqa: S101 # the door's answer to an order for models
-        for model in response.models:
+        for model in answer_of(ModelList, response).models:
             if model.id == self.wanted:
                 return Reply(200, _HEADERS, encode(model_of(model)))
         raise ModelNotFoundError(f"no model {self.wanted[:100]!r} can be called here; list the models for their names")

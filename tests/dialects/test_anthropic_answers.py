@@ -23,6 +23,7 @@ from bifrost_core.errors import (
     GuardrailError,
     ModelNotFoundError,
     NoKeyAvailableError,
+    PluginError,
     ProviderAuthError,
     ProviderRateLimitError,
     ProviderServerError,
@@ -32,7 +33,7 @@ from bifrost_core.errors import (
 )
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import ChatResponse, ModelInfo, ModelList
-from bifrost_core.types import Choice, Chunk, ToolCall, Usage
+from bifrost_core.types import Choice, ToolCall, Usage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -205,10 +206,11 @@ def asked(path: str, **query: str) -> Reply:
     return order.renderer.whole(ModelList(models=tuple(listed("a", "b"))))
 
 
-def test_lists_of_models_never_stream() -> None:
-    renderer = DIALECT.parse(Inbound("GET", "models", {})).renderer
-    assert (renderer.feed([Chunk(text="x")]), renderer.finish(ModelList())) == (b"", b"")
-    assert (renderer.fail(RefusedError("no")) or b"").startswith(b"event: error\n")
+def test_an_answer_of_another_kind_is_a_plugins_mistake() -> None:
+    body = b'{"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}'
+    renderer = DIALECT.parse(Inbound("POST", "messages", {}, body)).renderer
+    with pytest.raises(PluginError, match="return a ChatResponse"):
+        renderer.whole(ModelList())
 
 
 def test_one_model_by_its_name() -> None:
