@@ -145,14 +145,14 @@ def stop_reason_of(reason: str | None, *, has_calls: bool) -> str | None:
 
 
 def usage_of(usage: Usage) -> JsonObject:
-    """Counts; the input is what was read past the cache.
+    """Counts; the input is what was read past the cache and not written to it.
 
     Source:
         https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     """
     counts: JsonObject = {
-        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
     }

@@ -53,7 +53,7 @@ def test_a_chat_answer_becomes_a_message() -> None:
     response = ChatResponse(
         model="mistral-small-latest",
         raw={"id": "cmpl-1", "choices": []},
-        usage=Usage(input_tokens=30, cached_tokens=12, output_tokens=5),
+        usage=Usage(input_tokens=30, cached_tokens=12, cache_write_tokens=3, output_tokens=5),
         choices=[
             Choice(
                 text="Look.",
@@ -76,7 +76,12 @@ def test_a_chat_answer_becomes_a_message() -> None:
         ],
         "stop_reason": "tool_use",
         "stop_sequence": None,
-        "usage": {**COUNTS, "input_tokens": 18, "cache_read_input_tokens": 12, "output_tokens": 5},
+        "usage": {
+            "input_tokens": 15,
+            "cache_creation_input_tokens": 3,
+            "cache_read_input_tokens": 12,
+            "output_tokens": 5,
+        },
     }
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bifrost_core.dialects import Inbound, Order
 from bifrost_core.dialects.anthropic import AnthropicDialect
 from bifrost_core.errors import CallError, UnsupportedParameterError
-from bifrost_core.types import Operation
+from bifrost_core.providers import Anthropic
+from bifrost_core.types import Operation, Request
 
 Json: TypeAlias = dict[str, Any]
 
@@ -532,3 +533,34 @@ def bodies(draw: st.DrawFn) -> Json:
 @given(bodies())
 def test_whatever_is_asked_comes_back_as_it_was(body: Json) -> None:
     assert inverse(canonical(body)) == body
+
+
+@settings(deadline=None, max_examples=60)
+@given(bodies())
+def test_what_is_asked_of_anthropic_is_what_anthropic_is_asked(body: Json) -> None:
+    call = Anthropic(["sk-ant-tests-0123456789"]).encode(Request("chat", "claude-opus-4-8", canonical(body)))
+    assert json.loads(call.body) == {"model": "claude-opus-4-8", **body}
+
+
+TOOLS: list[Json] = [{"name": "f", "input_schema": SCHEMA}, {"type": "web_search_20250305", "name": "web_search"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"tools": TOOLS, "tool_choice": {"type": "auto"}}, id="auto"),
+        pytest.param({"tools": TOOLS, "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}, id="any"),
+        pytest.param({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "f"}}, id="tool"),
+        pytest.param({"tools": TOOLS, "tool_choice": {"type": "none"}}, id="none"),
+        pytest.param(
+            {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "high"}}, id="format"
+        ),
+        pytest.param({"thinking": {"type": "adaptive", "display": "summarized"}}, id="thinking"),
+        pytest.param({"context_management": {"edits": []}, "container": "c", "inference_geo": "us"}, id="its-own"),
+        pytest.param({"messages": [*HELLO, {"role": "system", "content": "In French."}]}, id="late-system"),
+    ],
+)
+def test_members_come_back_too(body: Json) -> None:
+    asked = {"max_tokens": 64, "messages": HELLO, **body}
+    call = Anthropic(["sk-ant-tests-0123456789"]).encode(Request("chat", "claude-opus-4-8", canonical(asked)))
+    assert json.loads(call.body) == {"model": "claude-opus-4-8", **asked}
