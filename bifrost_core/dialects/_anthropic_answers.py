@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bifrost_core.blocks import is_message
 from bifrost_core.errors import BifrostError, CallError, ConfigError
 from bifrost_core.responses import ChatResponse, ModelInfo
 from bifrost_core.types import Choice, JsonObject, ToolCall, Usage
@@ -22,7 +23,6 @@ from ._bodies import invalid
 __all__ = [
     "arguments_of",
     "error_of",
-    "is_message",
     "message_of",
     "model_of",
     "models_page",
@@ -55,11 +55,6 @@ _MAX_PAGE: Final = 1_000
 
 
 # --- messages
-
-
-def is_message(raw: Mapping[str, Any]) -> bool:
-    """Whether a provider's JSON is a message of Anthropic's."""
-    return raw.get("type") == "message" and isinstance(raw.get("content"), list)
 
 
 def message_of(response: ChatResponse, prefill: str = "") -> JsonObject:

@@ -21,8 +21,8 @@ from bifrost_core.tools import tool_of
 from bifrost_core.types import JsonObject, Request, message_text
 
 from ._adapter import Payload
-from ._mistral_anthropic import BESIDE_CHAT, is_served_tool, plain_tool
 from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
+from ._mistral_anthropic import BESIDE_CHAT, is_served_tool, plain_tool
 from ._mistral_messages import write_messages
 from ._reporter import Reporter
 from ._responses import chat_request
