@@ -88,6 +88,8 @@ class Members:
             raise invalid("'model' is no string", "model")
         if stream is not None and not isinstance(stream, bool):
             raise invalid("'stream' is no boolean", "stream")
+        if "extra_body" in body:  # an option of our own calls, which hooks do not look into
+            raise unsupported("extra_body", "write its members into the body itself")
         self.model: str = model or ""
         self.stream: bool = bool(stream)
         self.fallbacks: tuple[str, ...] | None = _fallbacks(fallbacks)

@@ -15,7 +15,7 @@ from bifrost_core.errors import BifrostError
 from bifrost_core.responses import Response
 from bifrost_core.types import Chunk, Request
 
-__all__ = ["JSON", "SSE", "Dialect", "Inbound", "Order", "Renderer", "Reply", "StreamedReply"]
+__all__ = ["JSON", "SSE", "Dialect", "Inbound", "LastWords", "Order", "Renderer", "Reply", "StreamedReply"]
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream; charset=utf-8"
@@ -67,6 +67,12 @@ class StreamedReply:
     aclose: Callable[[], Any] = attrs.field(repr=False)
 
 
+class LastWords(bytes):
+    """Bytes that tell of an error, after which the connection breaks all the same, for readers that skip them."""
+
+    __slots__ = ()
+
+
 class Renderer(Protocol):
     """Writes the answer to one order in the dialect's shape."""
 
@@ -83,7 +89,10 @@ class Renderer(Protocol):
         ...
 
     def fail(self, error: BifrostError) -> bytes | None:
-        """The bytes that tell of an error inside a stream; None where the dialect has none: the connection breaks."""
+        """The bytes that tell of an error inside a stream; None where the dialect has none: the connection breaks.
+
+        It breaks behind ``LastWords`` too.
+        """
         ...
 
 

@@ -25,12 +25,13 @@ from bifrost_core.types import Operation, Request
 
 from ._bodies import invalid
 from .anthropic import AnthropicDialect
-from .base import SSE, Dialect, Inbound, Order, Renderer, Reply, StreamedReply
+from .base import SSE, Dialect, Inbound, LastWords, Order, Renderer, Reply, StreamedReply
+from .mistral import MistralDialect
 from .openai import OpenAIDialect
 
 __all__ = ["Door", "Routes"]
 
-_SPOKEN: Final[tuple[Dialect, ...]] = (OpenAIDialect(), AnthropicDialect())
+_SPOKEN: Final[tuple[Dialect, ...]] = (OpenAIDialect(), AnthropicDialect(), MistralDialect())
 _DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in _SPOKEN}
 _VIRTUAL_KEY: Final = re.compile(r"sk-bf-[!-~]+|[\w-]+\.[\w-]+\.[\w-]*")  # ours, or a JSON Web Token (RFC 7519)
 _VERSION: Final = re.compile(r"v1(?:/|$)")
@@ -154,13 +155,14 @@ class Door:
 class _Pieces:
     """The bytes of a streamed answer, as many as there are at a time."""
 
-    __slots__ = ("_done", "_limit", "_renderer", "_stream")
+    __slots__ = ("_breaks", "_done", "_limit", "_renderer", "_stream")
 
     def __init__(self, stream: ResponseStream, renderer: Renderer, limit: float | None) -> None:
         self._stream = stream
         self._renderer = renderer
         self._limit = limit
         self._done = False
+        self._breaks: BifrostError | None = None
 
     def __aiter__(self) -> _Pieces:
         return self
@@ -170,6 +172,8 @@ class _Pieces:
             piece = await self._next()
             if piece:
                 return piece
+        if self._breaks is not None:
+            raise self._breaks
         raise StopAsyncIteration
 
     async def _next(self) -> bytes:
@@ -185,6 +189,8 @@ class _Pieces:
             told = self._renderer.fail(exc)
             if told is None:
                 raise
+            if isinstance(told, LastWords):
+                self._breaks = exc
             return told
         except BaseException:
             self._done = True
