@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from bifrost_core.errors import BadRequestError, CallError, PluginError, UnsupportedParameterError
-from bifrost_core.forms import FormError, Upload, read_form
+from bifrost_core.forms import Field, FormError, Upload, read_form
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import Response
 from bifrost_core.types import File, JsonObject
@@ -31,6 +32,7 @@ __all__ = [
 _R = TypeVar("_R", bound=Response)
 
 _MAX_FALLBACKS: Final = 16
+_FORM_OF_TEXTS: Final = "application/x-www-form-urlencoded"
 
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -172,14 +174,21 @@ def form_of(inbound: Inbound) -> tuple[dict[str, list[str]], tuple[File, ...]]:
     problem = ""
     texts: dict[str, list[str]] = {}
     files: list[File] = []
+    content_type = inbound.headers.get("content-type", "")
     try:
-        for name, value in read_form(inbound.headers.get("content-type", ""), inbound.body):
+        if content_type.startswith(_FORM_OF_TEXTS):  # what httpx makes of a form without files
+            fields: Iterable[Field] = parse_qsl(inbound.body.decode(), keep_blank_values=True, max_num_fields=1_000)
+        else:
+            fields = read_form(content_type, inbound.body)
+        for name, value in fields:
             if isinstance(value, Upload):
                 files.append(File(name, value.filename, value.data, value.content_type))
             else:
                 texts.setdefault(name.removesuffix("[]"), []).append(value)
     except FormError as exc:
         problem = str(exc)
+    except ValueError:
+        problem = "it is no UTF-8, or has too many fields"
     if problem:
         raise invalid(f"the body can not be read as a form: {problem}")
     return texts, tuple(files)
