@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"router"}),
     frozenset({"sync_streams", "testing"}),
     frozenset({"sync"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "sdks"}),
     frozenset({"__init__", "__main__"}),
 )
 FLOOR_OF = {unit: number for number, units in enumerate(FLOORS) for unit in units}
