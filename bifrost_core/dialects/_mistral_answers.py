@@ -251,8 +251,8 @@ class TranscriptionRenderer:
         return _event("transcription.done", _transcription(of_kind(response, Transcription)))
 
     def fail(self, error: BifrostError) -> LastWords:
-        """An error, after which the connection breaks."""
-        return LastWords(b"event: error\ndata: " + encode(self._problem(error)) + b"\n\n")
+        """An error, after which the connection breaks. It has no name: the SDK passes on any event that has one."""
+        return LastWords(b"data: " + encode(self._problem(error)) + b"\n\n")
 
 
 def _event(kind: str, members: JsonObject) -> bytes:
