@@ -131,7 +131,7 @@ def chat_openai(router: Router | SyncRouter, *, virtual_key: str | Secret | None
 def chat_mistralai(router: Router | SyncRouter, *, virtual_key: str | Secret | None = None, **options: Any) -> Any:
     """A ``langchain_mistralai.ChatMistralAI``; ``model`` is ``"provider/model"``.
 
-    It speaks HTTP itself, relative to its client's own base URL, and by ``httpx``.
+    It speaks HTTP itself, by ``httpx``, and leaves base URL and key to the client that it is given.
 
     Raises:
         ConfigError: The package is not installed.
@@ -140,8 +140,11 @@ def chat_mistralai(router: Router | SyncRouter, *, virtual_key: str | Secret | N
     package = _package("langchain_mistralai", "langchain-mistralai")
     url = f"{_MISTRAL}/v1"
     clients = _both(router, virtual_key, "httpx", "client", "async_client")
+    told = options.get("api_key") or options.get("mistral_api_key")
     for client in clients.values():
         client.base_url = url
+        if told is not None:
+            client.headers["authorization"] = f"Bearer {_revealed(told)}"
     return package.ChatMistralAI(**{"api_key": _ANY_KEY, "base_url": url, "max_retries": 1} | clients | options)
 
 
@@ -164,10 +167,16 @@ def chat_anthropic(router: Router | SyncRouter, *, virtual_key: str | Secret | N
                 "this version of langchain-anthropic keeps its clients elsewhere; use a version that is tested",
                 field="langchain-anthropic",
             )
-    made.__dict__["_client"] = anthropic(router, virtual_key=virtual_key)
+    same = {"api_key": _revealed(made.anthropic_api_key), "default_headers": made.default_headers}
+    made.__dict__["_client"] = anthropic(router, virtual_key=virtual_key, **same)
     if isinstance(router, Router):
-        made.__dict__["_async_client"] = async_anthropic(router, virtual_key=virtual_key)
+        made.__dict__["_async_client"] = async_anthropic(router, virtual_key=virtual_key, **same)
     return made
+
+
+def _revealed(key: Any) -> str:
+    """A key as text: LangChain holds keys in pydantic's ``SecretStr``."""
+    return str(key.get_secret_value() if hasattr(key, "get_secret_value") else key)
 
 
 def _package(name: str, distribution: str = "") -> Any:
