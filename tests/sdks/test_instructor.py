@@ -20,7 +20,7 @@ MODEL = "mistral/mistral-small-latest"
 HELLO = [{"role": "user", "content": "How warm is it in Oslo?"}]
 
 
-class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # there where the package is
+class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # known when it runs
     """Weather of a city."""
 
     city: str

@@ -21,7 +21,7 @@ QUESTION = "Name the bridge."
 ANSWER = "The bridge is Bifrost."
 
 
-class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # there where the SDK is
+class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # known when it runs
     """Weather of a city."""
 
     city: str

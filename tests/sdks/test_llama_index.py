@@ -19,7 +19,7 @@ World: TypeAlias = Any
 ANSWER = "The bridge is Bifrost."
 
 
-class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # there where the package is
+class City(pydantic.BaseModel):  # type: ignore[name-defined,misc] # known when it runs
     """Weather of a city."""
 
     city: str
