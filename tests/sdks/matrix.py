@@ -139,7 +139,7 @@ def _version(python: Path, package: str) -> str:
 
 def _tested(environment: Environment, python: Path, package: str, report: Path) -> _Row:
     """Run the files of one package."""
-    files = [_FOLDER / name for name in environment.tests[package] if (_FOLDER / name).is_file()]
+    files = [_FOLDER / name for name in environment.tests[package]]
     report.unlink(missing_ok=True)
     command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
