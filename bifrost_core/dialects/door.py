@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
@@ -138,7 +139,7 @@ class Door:
     async def _serve(self, order: Order, options: dict[str, Any], limit: float | None) -> Reply | StreamedReply:
         request = order.request
         if request.operation is Operation.MODELS:
-            with anyio.fail_after(limit):
+            with _within(limit):
                 models = await self._router.models(virtual_key=options["virtual_key"])
             return order.renderer.whole(ModelList(models=tuple(models)))
         if order.fallbacks is not None:
@@ -146,7 +147,7 @@ class Door:
         if request.stream:
             stream = await self._router.send_stream(request, **options).open(limit=limit)
             return StreamedReply(200, _stream_headers(stream), _Pieces(stream, order.renderer, limit), stream.aclose)
-        with anyio.fail_after(limit):
+        with _within(limit):
             response = await self._router.send(request, **options)
         reply = order.renderer.whole(response)
         return attrs.evolve(reply, headers={**reply.headers, **_facts_of(response)})
@@ -178,7 +179,7 @@ class _Pieces:
 
     async def _next(self) -> bytes:
         try:
-            with anyio.fail_after(self._limit):
+            with _within(self._limit):
                 chunks = await self._stream.take()
             if chunks:
                 return self._renderer.feed(chunks)
@@ -198,6 +199,13 @@ class _Pieces:
         finally:
             if self._done:
                 await self._stream.aclose()
+
+
+_UNLIMITED: Final = nullcontext()  # a scope without a deadline costs as much as one with it
+
+
+def _within(limit: float | None) -> AbstractContextManager[object]:
+    return _UNLIMITED if limit is None else anyio.fail_after(limit)
 
 
 def _addressed(method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[Dialect, Inbound]:
