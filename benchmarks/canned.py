@@ -1,9 +1,10 @@
-"""Answers in Mistral's shape, made once: a plain one of about 1 KB, and streams of one event per token.
+"""Answers made once: a plain one of about 1 KB, and streams of one event per token; in Mistral's shape and Anthropic's.
 
 Standard library only, so that the server that sends them starts at once.
 
 Source:
-    https://docs.mistral.ai/api/endpoint/chat (answers and events).
+    https://docs.mistral.ai/api/endpoint/chat (answers and events);
+    https://docs.anthropic.com/en/api/messages and https://docs.anthropic.com/en/docs/build-with-claude/streaming.
 """
 
 from __future__ import annotations
@@ -13,7 +14,17 @@ import itertools
 import json
 from typing import Any, Final
 
-__all__ = ["HEADERS", "MESSAGES", "MODEL", "PLAIN", "TEXT", "stream_events", "stream_text"]
+__all__ = [
+    "ANTHROPIC_PLAIN",
+    "HEADERS",
+    "MESSAGES",
+    "MODEL",
+    "PLAIN",
+    "TEXT",
+    "anthropic_events",
+    "stream_events",
+    "stream_text",
+]
 
 MODEL: Final = "mistral-small-latest"
 
@@ -79,4 +90,50 @@ def stream_events(tokens: int) -> tuple[bytes, ...]:
         *(event({"content": word}) for word in _said(tokens)),
         event({"content": ""}, "stop", usage=usage),
         b"data: [DONE]\n\n",
+    )
+
+
+_MESSAGE: Final = {
+    "id": "msg_01XFDUDYJgAACzvnptvVoYEL",
+    "type": "message",
+    "role": "assistant",
+    "model": MODEL,
+    "stop_sequence": None,
+}
+
+ANTHROPIC_PLAIN: Final = _json(
+    {
+        **_MESSAGE,
+        "content": [{"type": "text", "text": TEXT}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 164, "output_tokens": 120},
+    }
+)
+"""The body of every plain answer in Anthropic's shape."""
+
+
+@functools.cache
+def anthropic_events(tokens: int) -> tuple[bytes, ...]:
+    """The same stream in Anthropic's shape: what opens it, one event per token, what closes it."""
+
+    def event(kind: str, **members: Any) -> bytes:
+        return b"event: " + kind.encode() + b"\ndata: " + _json({"type": kind, **members}) + b"\n\n"
+
+    opened: dict[str, Any] = {
+        **_MESSAGE,
+        "content": [],
+        "stop_reason": None,
+        "usage": {"input_tokens": 164, "output_tokens": 0},
+    }
+    return (
+        event("message_start", message=opened),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *(event("content_block_delta", index=0, delta={"type": "text_delta", "text": word}) for word in _said(tokens)),
+        event("content_block_stop", index=0),
+        event(
+            "message_delta",
+            delta={"stop_reason": "end_turn", "stop_sequence": None},
+            usage={"input_tokens": 164, "output_tokens": tokens},
+        ),
+        event("message_stop"),
     )

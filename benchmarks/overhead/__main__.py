@@ -13,8 +13,10 @@ speed cancels out of them.
 
     python -m benchmarks.overhead [--plain] [--stream] [--pace 0.001] [--only httpx2] [--json out.json] [--plot out.png]
     python -m benchmarks.overhead --stages
+    python -m benchmarks.overhead --dialects [--plain] [--stream] [--concurrency 1]
 
-``--stages`` shows where the Router's own time goes instead; ``stages`` says how that is told.
+``--stages`` shows where the Router's own time goes instead; ``stages`` says how that is told. ``--dialects`` sets
+each SDK through the Router beside itself straight to the server; ``dialects`` says more.
 """
 
 from __future__ import annotations
@@ -32,12 +34,13 @@ import attrs
 
 from benchmarks.machine import machine
 
-from . import stages
+from . import dialects, stages
 from .plot import draw
 from .rounds import Figure, Plan, measure
 from .server import canned_server
 from .table import goals, tables
-from .ways import Target, installed_ways
+from .targets import Target
+from .ways import installed_ways
 
 __all__ = ["main"]
 
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stream", action="store_true", help="streams only; with --plain: both, as without either")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="ways with such a name, and their bases")
     parser.add_argument("--stages", action="store_true", help="where the Router's own time goes, instead")
+    parser.add_argument("--dialects", action="store_true", help="SDKs through the Router, beside themselves, instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there as PNG, too (extra: bench)")
     return parser
@@ -77,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # or its import asks the network for prices
     secrets = [f"sk-simulated-{number:04d}" for number in range(options.keys)]
     modes = [mode for mode in ("plain", "stream") if getattr(options, mode)] or ["plain", "stream"]
-    entries = installed_ways(options.only)
+    entries = (dialects.installed_dialects if options.dialects else installed_ways)(options.only)
     if not entries:
         parser.error(f"nothing that is installed is called {' or '.join(options.only)}")
     plan = Plan(
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for mode in modes:
             found = anyio.run(measure, entries, target, plan, [mode], _progress)
             _progress("")
-            print(tables(found), flush=True)
+            print(dialects.table(found) if options.dialects else tables(found), end="\n\n", flush=True)
             figures += found
     print(goals(figures))
     if options.json is not None:

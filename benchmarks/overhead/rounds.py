@@ -24,7 +24,7 @@ import attrs
 
 from benchmarks.canned import TEXT, stream_text
 
-from .ways import Target, Way, WayEntry
+from .targets import Target, Way, WayEntry
 
 __all__ = ["Figure", "Plan", "Spread", "Turn", "compared", "measure", "percentile"]
 

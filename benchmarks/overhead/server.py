@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.canned import HEADERS, PLAIN, stream_events
+from benchmarks.canned import ANTHROPIC_PLAIN, HEADERS, PLAIN, anthropic_events, stream_events
 
 __all__ = ["canned_server", "main"]
 
@@ -44,6 +44,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TOKENS: Final = re.compile(rb'"max_tokens": ?(\d+)')
 _STREAM: Final = re.compile(rb'"stream": ?true')
 _HEAD_END: Final = b"\r\n\r\n"
+_ANTHROPIC: Final = b"POST /v1/messages"
 _READ: Final = 256 * 1024
 _ENDING: Final = 5.0  # seconds that the process may take to end by itself
 
@@ -53,13 +54,19 @@ def _head(content_type: bytes, framing: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
-_PLAIN: Final = _head(b"application/json", b"content-length: %d" % len(PLAIN)) + PLAIN
+def _whole(body: bytes) -> bytes:
+    return _head(b"application/json", b"content-length: %d" % len(body)) + body
+
+
+_PLAIN: Final = _whole(PLAIN)
+_ANTHROPIC_PLAIN: Final = _whole(ANTHROPIC_PLAIN)
 
 
 @functools.cache
-def _stream(tokens: int) -> tuple[bytes, ...]:
+def _stream(tokens: int, *, anthropic: bool = False) -> tuple[bytes, ...]:
     """What is written for a stream, in pieces to be paced."""
-    first, *rest = (b"%x\r\n%s\r\n" % (len(event), event) for event in stream_events(tokens))
+    events = anthropic_events(tokens) if anthropic else stream_events(tokens)
+    first, *rest = (b"%x\r\n%s\r\n" % (len(event), event) for event in events)
     *words, usage, done = rest
     head = _head(b"text/event-stream; charset=utf-8", b"transfer-encoding: chunked")
     return (head + first, *words, usage + done + b"0\r\n\r\n")
@@ -127,10 +134,10 @@ class _Server:
             return
         connection.received += data
         while (request := self._take_request(connection)) is not None:
-            self._answer(connection, request)
+            self._answer(connection, *request)
 
-    def _take_request(self, connection: _Connection) -> bytes | None:
-        """The body of the next request, once all of it is there."""
+    def _take_request(self, connection: _Connection) -> tuple[bytes, bool] | None:
+        """The body of the next request, once all of it is there, and whether it is in Anthropic's shape."""
         head, found, rest = connection.received.partition(_HEAD_END)
         if not found:
             return None
@@ -139,14 +146,14 @@ class _Server:
         if len(rest) < size:
             return None
         connection.received = rest[size:]
-        return rest[:size]
+        return rest[:size], head.startswith(_ANTHROPIC)
 
-    def _answer(self, connection: _Connection, body: bytes) -> None:
+    def _answer(self, connection: _Connection, body: bytes, anthropic: bool) -> None:
         if _STREAM.search(body) is None:
-            self._write(connection, _PLAIN)
+            self._write(connection, _ANTHROPIC_PLAIN if anthropic else _PLAIN)
             return
         tokens = _TOKENS.search(body)
-        pieces = _stream(20 if tokens is None else int(tokens[1]))
+        pieces = _stream(20 if tokens is None else int(tokens[1]), anthropic=anthropic)
         if self._pace:
             self._next_piece(time.monotonic(), connection, iter(pieces))
         else:

@@ -35,7 +35,7 @@ from bifrost_core.hooks import Hooks, compile_hooks
 from bifrost_core.runs import Run
 from bifrost_core.sender import Sender
 
-from .ways import Target
+from .targets import Target
 
 __all__ = ["FUNCTIONS", "STAGES", "StageCosts", "measure", "table"]
 

@@ -8,71 +8,22 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.util import find_spec
 from typing import Any, Final
 
-import attrs
 from bifrost_plugins.allow_list import AllowListPlugin, Grant
 from bifrost_plugins.request_log import RequestLogPlugin
 
 from benchmarks.canned import MESSAGES, MODEL
 from bifrost_core import Mistral, Router, Timeout
 
-__all__ = ["Target", "Way", "WayEntry", "installed_ways"]
+from .sdks import mistralai_way, openai_way, straight
+from .targets import PLAIN_TOKENS, SECONDS, Target, Way, WayEntry, chosen
 
-_SECONDS: Final = 60  # that anything may take: on a busy machine 256 connections need more than the defaults
-_PLAIN_TOKENS: Final = 20
+__all__ = ["installed_ways"]
+
 _VIRTUAL_KEY: Final = "sk-bf-benchmark-0123456789abcdef"
-
-
-@attrs.frozen
-class Target:
-    """Where to send.
-
-    Attributes:
-        base_url: Of the server, without ``/v1``.
-        secrets: API keys; the Router balances over all of them, the others use the first.
-    """
-
-    base_url: str
-    secrets: Sequence[str]
-
-
-@attrs.frozen(eq=False)
-class Way:
-    """One open way to ask.
-
-    Attributes:
-        plain: Makes one call; gives the text of the answer.
-        stream: Streams an answer of so many tokens; gives its text.
-    """
-
-    plain: Callable[[], Awaitable[str]]
-    stream: Callable[[int], Awaitable[str]]
-
-
-@attrs.frozen(eq=False)
-class WayEntry:
-    """A way by name.
-
-    Attributes:
-        name: As the tables have it.
-        base: Name of the way that the ratios are against: the plain client of the same HTTP library.
-        needs: Modules that have to be installed.
-        open: Makes the way.
-    """
-
-    name: str
-    base: str
-    needs: tuple[str, ...]
-    open: Callable[[Target], AbstractAsyncContextManager[Way]]
-
-    @property
-    def is_installed(self) -> bool:
-        """Whether everything it needs can be imported."""
-        return all(find_spec(module) is not None for module in self.needs)
 
 
 def _body(*, stream: bool, tokens: int) -> dict[str, Any]:
@@ -88,10 +39,10 @@ def _client(library: str, **options: Any) -> Callable[[Target], AbstractAsyncCon
         url = f"{target.base_url}/v1/chat/completions"
         headers = {"authorization": f"Bearer {target.secrets[0]}"}
         limits = {name: http.Limits(**value) for name, value in options.items()}
-        async with http.AsyncClient(timeout=_SECONDS, **limits) as client:
+        async with http.AsyncClient(timeout=SECONDS, **limits) as client:
 
             async def plain() -> str:
-                response = await client.post(url, json=_body(stream=False, tokens=_PLAIN_TOKENS), headers=headers)
+                response = await client.post(url, json=_body(stream=False, tokens=PLAIN_TOKENS), headers=headers)
                 response.raise_for_status()
                 text: str = response.json()["choices"][0]["message"]["content"]
                 return text
@@ -126,11 +77,11 @@ def _router(engine: str, *, plugins: bool = False) -> Callable[[Target], Abstrac
             options = {"virtual_key": _VIRTUAL_KEY, "metadata": {"team": "benchmarks"}}
         provider = Mistral(list(target.secrets), base_url=target.base_url)
         async with Router(
-            [provider], engine=engine, plugins=found, timeout=Timeout(total=_SECONDS, connect=_SECONDS)
+            [provider], engine=engine, plugins=found, timeout=Timeout(total=SECONDS, connect=SECONDS)
         ) as router:
 
             async def plain() -> str:
-                answer = await router.chat(f"mistral/{MODEL}", MESSAGES, max_tokens=_PLAIN_TOKENS, **options)
+                answer = await router.chat(f"mistral/{MODEL}", MESSAGES, max_tokens=PLAIN_TOKENS, **options)
                 return answer.text
 
             async def stream(tokens: int) -> str:
@@ -149,46 +100,6 @@ def _forget(event: object) -> None:
     """A sink that costs nothing: what is measured is the log, not a disk."""
 
 
-@asynccontextmanager
-async def _mistralai(target: Target) -> AsyncGenerator[Way]:
-    sdk = importlib.import_module("mistralai.client")
-    async with sdk.Mistral(api_key=target.secrets[0], server_url=target.base_url, timeout_ms=_SECONDS * 1000) as client:
-
-        async def plain() -> str:
-            answer = await client.chat.complete_async(model=MODEL, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
-            text: str = answer.choices[0].message.content
-            return text
-
-        async def stream(tokens: int) -> str:
-            pieces: list[str] = []
-            events = await client.chat.stream_async(model=MODEL, messages=MESSAGES, max_tokens=tokens)
-            async with events:
-                async for event in events:
-                    pieces.append(event.data.choices[0].delta.content)  # noqa: PERF401 # as users write it
-            return "".join(pieces)
-
-        yield Way(plain, stream)
-
-
-@asynccontextmanager
-async def _openai(target: Target) -> AsyncGenerator[Way]:
-    sdk = importlib.import_module("openai")
-    base = f"{target.base_url}/v1"
-    async with sdk.AsyncOpenAI(api_key=target.secrets[0], base_url=base, max_retries=0, timeout=_SECONDS) as client:
-        create = client.chat.completions.create
-
-        async def plain() -> str:
-            answer = await create(model=MODEL, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
-            text: str = answer.choices[0].message.content
-            return text
-
-        async def stream(tokens: int) -> str:
-            events = await create(model=MODEL, messages=MESSAGES, max_tokens=tokens, stream=True)
-            return "".join([event.choices[0].delta.content or "" async for event in events])
-
-        yield Way(plain, stream)
-
-
 def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[Way]]:
     """LiteLLM's function, or its Router over as many deployments as there are keys."""
 
@@ -197,7 +108,7 @@ def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[
         sdk: Any = importlib.import_module("litellm")
         sdk.suppress_debug_info = True
         asked = [
-            {"model": f"mistral/{MODEL}", "api_key": secret, "api_base": f"{target.base_url}/v1", "timeout": _SECONDS}
+            {"model": f"mistral/{MODEL}", "api_key": secret, "api_base": f"{target.base_url}/v1", "timeout": SECONDS}
             for secret in target.secrets
         ]
         if router:
@@ -208,7 +119,7 @@ def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[
             complete, fixed = sdk.acompletion, asked[0]
 
         async def plain() -> str:
-            answer = await complete(**fixed, messages=MESSAGES, max_tokens=_PLAIN_TOKENS)
+            answer = await complete(**fixed, messages=MESSAGES, max_tokens=PLAIN_TOKENS)
             text: str = answer.choices[0].message.content
             return text
 
@@ -222,12 +133,7 @@ def _litellm(*, router: bool) -> Callable[[Target], AbstractAsyncContextManager[
 
 
 def installed_ways(only: Sequence[str] = ()) -> list[WayEntry]:
-    """What can be measured here.
-
-    Args:
-        only: Parts of names; a way is left out when it has none of them and is the base of none that has.
-            Empty: all.
-    """
+    """What can be measured here; ``only`` as of ``chosen``."""
     entries: list[WayEntry] = []
     unbounded = {"limits": {"max_connections": None, "max_keepalive_connections": None}}
     for library in ("httpx", "httpx2"):
@@ -239,14 +145,9 @@ def installed_ways(only: Sequence[str] = ()) -> list[WayEntry]:
             WayEntry(f"Router on {library}, 2 plugins", base, (library,), _router(library, plugins=True)),
         ]
     entries += [
-        WayEntry("mistralai", "httpx2.AsyncClient", ("mistralai", "httpx2"), _mistralai),
-        WayEntry("openai", "httpx2.AsyncClient", ("openai", "httpx2"), _openai),
+        WayEntry("mistralai", "httpx2.AsyncClient", ("mistralai", "httpx2"), straight(mistralai_way)),
+        WayEntry("openai", "httpx2.AsyncClient", ("openai", "httpx2"), straight(openai_way)),
         WayEntry("litellm.acompletion", "httpx.AsyncClient", ("litellm",), _litellm(router=False)),
         WayEntry("litellm.Router", "httpx.AsyncClient", ("litellm",), _litellm(router=True)),
     ]
-    entries = [entry for entry in entries if entry.is_installed]
-    if not only:
-        return entries
-    chosen = [entry for entry in entries if any(part.lower() in entry.name.lower() for part in only)]
-    bases = {entry.base for entry in chosen}
-    return [entry for entry in entries if entry in chosen or entry.name in bases]
+    return chosen(entries, only)

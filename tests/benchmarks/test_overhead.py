@@ -24,7 +24,8 @@ from benchmarks.overhead.__main__ import main
 from benchmarks.overhead.rounds import Figure, Plan, Spread, Turn, compared, measure, percentile
 from benchmarks.overhead.server import canned_server
 from benchmarks.overhead.table import goals, tables
-from benchmarks.overhead.ways import Target, Way, WayEntry, installed_ways
+from benchmarks.overhead.targets import Target, Way, WayEntry
+from benchmarks.overhead.ways import installed_ways
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--calls", "4", "--streams", "2", "--tokens", "30", "--rounds", "1", "--concurrency", "1", "2", "--keys", "2"]
