@@ -105,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _progress("")
             print(dialects.table(found) if options.dialects else tables(found), end="\n\n", flush=True)
             figures += found
-    print(goals(figures))
+    if not options.dialects:  # whose bases are others
+        print(goals(figures))
     if options.json is not None:
         kept = {"machine": machine(), "pace": options.pace, "figures": [attrs.asdict(figure) for figure in figures]}
         options.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
