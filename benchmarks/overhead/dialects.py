@@ -1,7 +1,7 @@
 """What it costs an SDK to go through the Router: each beside itself, straight to the same server.
 
-The first pair has no SDK: the Router's own call, and the same bytes through the client that an SDK is given. What
-lies between them is the seam: the transport, the door and the dialect.
+The first rows have no SDK: the Router's own call, the same bytes through the transport that lies in an SDK's client,
+and through that client. What lies between the first two is the seam: the transport, the door and the dialect.
 
 Of Anthropic's SDK the two rows differ by more: straight it is answered in its own shape, through the Router a model
 of Mistral answers, and everything is translated both ways.
@@ -9,9 +9,11 @@ of Mistral answers, and everything is translated both ways.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from benchmarks.canned import MESSAGES, MODEL
 from bifrost_core import Mistral, Router, Timeout
@@ -23,7 +25,9 @@ from .targets import PLAIN_TOKENS, SECONDS, Target, Way, WayEntry, chosen
 __all__ = ["installed_dialects", "table"]
 
 _OWN = "Router"
+_TRANSPORT = "Router's transport"
 _CLIENT = "Router's HTTP client"
+_PATH = "/mistral/v1/chat/completions"
 
 
 def _router(target: Target) -> Router:
@@ -47,15 +51,47 @@ async def _own(target: Target) -> AsyncGenerator[Way]:
 
 
 @asynccontextmanager
+async def _transport(target: Target) -> AsyncGenerator[Way]:
+    """A request that is ready, and the body of its answer as it comes: what an SDK's client adds is left out."""
+    async with _router(target) as router:
+        client = router.http_client()
+        transport = client._transport  # noqa: SLF001 # what lies below the client is what is measured
+
+        def request(tokens: int, *, stream: bool) -> Any:
+            body = {"model": f"mistral/{MODEL}", "messages": MESSAGES, "max_tokens": tokens, "stream": stream}
+            return client.build_request("POST", _PATH, json=body)
+
+        @functools.cache
+        def streamed(tokens: int) -> Any:
+            return request(tokens, stream=True)
+
+        asked = request(PLAIN_TOKENS, stream=False)
+
+        async def plain() -> str:
+            response = await transport.handle_async_request(asked)
+            text: str = json.loads(b"".join([piece async for piece in response.stream]))["choices"][0]["message"][
+                "content"
+            ]
+            return text
+
+        async def stream(tokens: int) -> str:
+            response = await transport.handle_async_request(streamed(tokens))
+            lines = b"".join([piece async for piece in response.stream]).split(b"\n\n")
+            events = [json.loads(line[6:]) for line in lines if line and line != b"data: [DONE]"]
+            return "".join([event["choices"][0]["delta"]["content"] for event in events])
+
+        yield Way(plain, stream)
+
+
+@asynccontextmanager
 async def _client(target: Target) -> AsyncGenerator[Way]:
     """The client's ``post`` and ``stream``, as plain code would use them."""
     async with _router(target) as router:
         client = router.http_client()
-        path = "/mistral/v1/chat/completions"
         body = {"model": f"mistral/{MODEL}", "messages": MESSAGES}
 
         async def plain() -> str:
-            response = await client.post(path, json={**body, "max_tokens": PLAIN_TOKENS})
+            response = await client.post(_PATH, json={**body, "max_tokens": PLAIN_TOKENS})
             response.raise_for_status()
             text: str = response.json()["choices"][0]["message"]["content"]
             return text
@@ -63,7 +99,7 @@ async def _client(target: Target) -> AsyncGenerator[Way]:
         async def stream(tokens: int) -> str:
             pieces: list[str] = []
             asked = {**body, "max_tokens": tokens, "stream": True}
-            async with client.stream("POST", path, json=asked) as response:
+            async with client.stream("POST", _PATH, json=asked) as response:
                 response.raise_for_status()
                 async for line in response.aiter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
@@ -77,7 +113,11 @@ async def _client(target: Target) -> AsyncGenerator[Way]:
 
 def installed_dialects(only: Sequence[str] = ()) -> list[WayEntry]:
     """The pairs whose SDK is here, each second one against the first; ``only`` as of ``chosen``."""
-    entries = [WayEntry(_OWN, _OWN, (), _own), WayEntry(_CLIENT, _OWN, (), _client)]
+    entries = [
+        WayEntry(_OWN, _OWN, (), _own),
+        WayEntry(_TRANSPORT, _OWN, (), _transport),
+        WayEntry(_CLIENT, _OWN, (), _client),
+    ]
     for way in (mistralai_way, openai_way, anthropic_way):
         name = way.__name__.removesuffix("_way")
         entries += [

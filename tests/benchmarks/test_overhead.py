@@ -21,6 +21,7 @@ import pytest
 from benchmarks.canned import PLAIN, TEXT, stream_events, stream_text
 from benchmarks.overhead import stages
 from benchmarks.overhead.__main__ import main
+from benchmarks.overhead.dialects import installed_dialects
 from benchmarks.overhead.rounds import Figure, Plan, Spread, Turn, compared, measure, percentile
 from benchmarks.overhead.server import canned_server
 from benchmarks.overhead.table import goals, tables
@@ -67,6 +68,17 @@ def test_there_is_a_row_per_mode_concurrency_and_way(capsys: pytest.CaptureFixtu
     assert all(f["python_calls"] > 100 for f in written["figures"])
     assert all((f["per_chunk"] is None) == (f["mode"] == "plain") for f in written["figures"])
     assert "Router on httpx, plain, 1 in flight: CPU" in out
+
+
+def test_sdks_through_the_router_stand_beside_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*TINY, "--dialects"])
+    expected = [entry for entry in installed_dialects() if entry.base != entry.name]
+    assert [entry.name for entry in expected][:2] == ["Router's transport", "Router's HTTP client"]
+    found = rows(capsys.readouterr().out)
+    assert [row[:3] + row[4:5] for row in found if row[0] != "mode"] == [
+        [mode, level, entry.base, entry.name] for mode in ("plain", "stream") for level in "12" for entry in expected
+    ]
+    assert all(float(row[3]) > 0 and float(row[5]) > 0 and float(row[8]) > 0 for row in found if row[0] != "mode")
 
 
 @pytest.mark.parametrize(("flag", "title"), [("--plain", "Plain calls"), ("--stream", "Streams")])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any, TypeAlias
 
 import pytest
 
-from bifrost_core import Mistral, Router, sdks
+from bifrost_core import sdks
 from bifrost_core.testing import Fault, SimulatedMistral
 
 pydantic_ai = pytest.importorskip("pydantic_ai")
@@ -119,7 +121,24 @@ async def test_nobody_gets_through_without_a_virtual_key(make: Any, world: World
     assert caught.value.status_code == 401
 
 
-def test_blocking_code_runs_it_on_an_event_loop_of_its_own(make: Any, server: SimulatedMistral) -> None:
-    router = Router([Mistral([server.keys[0].secret], base_url=server.base_url)])
-    agent = pydantic_ai.Agent(make(router))
-    assert [agent.run_sync(QUESTION).output for _ in range(2)] == [ANSWER] * 2
+BLOCKING = """
+import sys
+
+from pydantic_ai import Agent
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from bifrost_core import Mistral, Router, sdks
+
+router = Router([Mistral(["sk-simulated-0123456789"], base_url=sys.argv[1])])
+provider = OpenAIProvider(openai_client=sdks.async_openai(router))
+agent = Agent(OpenAIChatModel("mistral/mistral-small-latest", provider=provider))
+print([agent.run_sync("Name the bridge.").output for _ in range(2)])
+"""
+
+
+def test_blocking_code_runs_it_on_an_event_loop_that_is_never_closed(server: SimulatedMistral) -> None:
+    pytest.importorskip("pydantic_ai.models.openai")
+    program = [sys.executable, "-c", BLOCKING, server.base_url]  # the loop stays: so it has a process of its own
+    ended = subprocess.run(program, capture_output=True, text=True, check=True, timeout=120)
+    assert ended.stdout.strip() == str([ANSWER] * 2)
