@@ -18,6 +18,7 @@ _PACKAGES: Final = (
     "httpcore",
     "httpx2",
     "httpcore2",
+    "anthropic",
     "mistralai",
     "openai",
     "litellm",
