@@ -83,12 +83,13 @@ class ChatRenderer:
         problem: Tells an error as an object.
     """
 
-    __slots__ = ("_begun", "_calls", "_created", "_ended", "_id", "_model", "_problem")
+    __slots__ = ("_begun", "_calls", "_created", "_ended", "_id", "_model", "_own", "_problem")
 
     def __init__(self, model: str, problem: Callable[[BifrostError], JsonObject]) -> None:
         self._model = model
         self._problem = problem
         self._id = ""
+        self._own: Any = None  # the id of Mistral's own events, once one has come
         self._created: int | None = None
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -117,7 +118,8 @@ class ChatRenderer:
 
     def _event(self, chunk: Chunk) -> bytes:
         raw = chunk.raw
-        if is_own(raw):
+        if raw.get("id", "") == self._own or is_own(raw):
+            self._own = raw["id"]
             if chunk.finish_reason is not None:
                 self._ended.add(chunk.index)
             return b"data: " + encode(_with_names(raw) if chunk.tool_calls or _has_pieces(raw) else raw) + b"\n\n"
