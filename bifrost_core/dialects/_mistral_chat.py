@@ -89,7 +89,7 @@ class ChatRenderer:
         self._model = model
         self._problem = problem
         self._id = ""
-        self._own: Any = None  # the id of Mistral's own events, once one has come
+        self._own = ""  # the id of Mistral's own events, once one has come
         self._created: int | None = None
         self._begun: set[int] = set()
         self._ended: set[int] = set()
@@ -118,8 +118,9 @@ class ChatRenderer:
 
     def _event(self, chunk: Chunk) -> bytes:
         raw = chunk.raw
-        if raw.get("id", "") == self._own or is_own(raw):
-            self._own = raw["id"]
+        known: Any = raw.get("id")
+        if (known and known == self._own) or is_own(raw):
+            self._own = known
             if chunk.finish_reason is not None:
                 self._ended.add(chunk.index)
             return b"data: " + encode(_with_names(raw) if chunk.tool_calls or _has_pieces(raw) else raw) + b"\n\n"
