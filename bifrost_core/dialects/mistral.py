@@ -30,6 +30,7 @@ from ._mistral_answers import (
 )
 from ._mistral_chat import ChatRenderer
 from .base import JSON, Inbound, Order, Renderer, Reply
+from .openai import OpenAIDialect
 
 __all__ = ["MistralDialect"]
 
@@ -46,7 +47,10 @@ _MODEL_PATH: Final = "models/"
 
 
 class MistralDialect:
-    """Chat, FIM, embeddings, moderation, classification, OCR, transcription, speech and models."""
+    """Chat, FIM, embeddings, moderation, classification, OCR, transcription, speech and models.
+
+    ``responses``, which Mistral's SDK has too, is in OpenAI's shape there: that dialect reads and writes it.
+    """
 
     name: ClassVar[str] = "mistral"
 
@@ -194,5 +198,6 @@ _ENDPOINTS: Final[Mapping[tuple[str, str], Callable[[Inbound], Order]]] = {
     ("POST", "ocr"): _plain(Operation.OCR, documents),
     ("POST", "audio/transcriptions"): _transcription,
     ("POST", "audio/speech"): _plain(Operation.SPEECH, sound),
+    ("POST", "responses"): OpenAIDialect().parse,
     ("GET", "models"): _models,
 }

@@ -231,6 +231,16 @@ async def test_a_tool_is_called_and_its_result_answered(mistral: Caller) -> None
     assert second.choices[0].message.content == "It is 7 degrees in Oslo."
 
 
+async def test_responses_are_in_openais_shape(mistral: Caller) -> None:
+    reply = await mistral("responses.create", model=MODEL, input="Name the bridge.")
+    assert [part.text for item in reply.output for part in item.content] == ["The bridge is Bifrost."]
+    events = await mistral.events("responses.create", model=MODEL, input="Name the bridge.", stream=True)
+    assert [event.type for event in events][-1] == "response.completed"
+    with pytest.raises(errors.SDKError) as caught:
+        await mistral("responses.create", model="mistral/nothing", input="x")
+    assert json.loads(caught.value.body)["type"] == "invalid_model"
+
+
 async def test_all_models_can_be_listed_and_each_asked_for(mistral: Caller) -> None:
     listed = (await mistral("models.list")).data
     one = next(model for model in listed if model.id == MODEL)
