@@ -373,7 +373,7 @@ async def test_a_stream_that_breaks_off_raises(mistral: Caller, world: World, na
     if name == "audio.transcriptions.stream":
         arguments = {"model": "mistral/voxtral-mini-latest", "file_url": "https://example.com/talk.mp3"}
     world.server.fail("key-1", Fault("close", after=3))
-    with pytest.raises(errors.MistralError) as caught:
+    with pytest.raises(errors.ResponseValidationError) as caught:
         await mistral.events(name, **arguments)
     told = json.loads(caught.value.body)["data"]
     assert (told["object"], told["type"], told["raw_status_code"]) == ("error", "stream_truncated", 502)
