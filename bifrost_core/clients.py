@@ -152,7 +152,9 @@ class _Library:
     def response(self, reply: Reply | StreamedReply, stream: type[Any], request: Any, *more: Any) -> Any:
         """A reply as this library's response; a whole one as a stream of one piece, which is cheaper than content."""
         body = stream.whole(reply.body) if isinstance(reply, Reply) else stream(self, reply, request, *more)
-        headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers.items()]
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers.items()
+        ]
         return self.module.Response(reply.status, headers=headers, stream=body, request=request)
 
 

@@ -30,8 +30,8 @@ from bifrost_core.responses import (
 )
 from bifrost_core.types import Chunk, JsonObject
 
-from ._bodies import encode
-from ._mistral_chat import is_own, json_reply, of_kind, usage_of
+from ._bodies import answer_of, encode
+from ._mistral_chat import is_own, json_reply, usage_of
 from .base import LastWords, Reply
 
 __all__ = [
@@ -80,7 +80,7 @@ class WholeRenderer:
 
 def vectors(response: Response) -> JsonObject:
     """Embeddings. The SDK takes lists of numbers alone, and wants an id."""
-    told = of_kind(response, EmbeddingResponse)
+    told = answer_of(EmbeddingResponse, response)
     if is_own(told.raw):
         return told.raw
     return {
@@ -97,7 +97,7 @@ def vectors(response: Response) -> JsonObject:
 
 def verdicts(response: Response) -> JsonObject:
     """Moderation."""
-    told = of_kind(response, ModerationResponse)
+    told = answer_of(ModerationResponse, response)
     if is_own(told.raw):
         return told.raw
     return {
@@ -109,7 +109,7 @@ def verdicts(response: Response) -> JsonObject:
 
 def classes(response: Response) -> JsonObject:
     """Classification."""
-    told = of_kind(response, ClassificationResponse)
+    told = answer_of(ClassificationResponse, response)
     if is_own(told.raw):
         return told.raw
     results = [{target: {"scores": scores} for target, scores in result.items()} for result in told.results]
@@ -122,7 +122,7 @@ def _named(response: Response) -> JsonObject:
 
 def documents(response: Response) -> JsonObject:
     """OCR."""
-    told = of_kind(response, OcrResponse)
+    told = answer_of(OcrResponse, response)
     if isinstance(told.raw.get("pages"), list) and isinstance(told.raw.get("usage_info"), dict):
         return told.raw
     annotation: Any = told.raw.get("document_annotation")
@@ -145,7 +145,7 @@ def documents(response: Response) -> JsonObject:
 
 def sound(response: Response) -> JsonObject:
     """Speech."""
-    told = of_kind(response, SpeechResponse)
+    told = answer_of(SpeechResponse, response)
     if isinstance(told.raw.get("audio_data"), str):
         return told.raw
     return {"audio_data": base64.b64encode(told.audio).decode()}
@@ -156,7 +156,7 @@ def sound(response: Response) -> JsonObject:
 
 def model_list(response: Response) -> JsonObject:
     """All that can be called, by the names by which it can."""
-    told = of_kind(response, ModelList)
+    told = answer_of(ModelList, response)
     return {"object": "list", "data": [_card(model) for model in told.models]}
 
 
@@ -197,7 +197,7 @@ class ModelRenderer(WholeRenderer):
         Raises:
             ModelNotFoundError: There is none, or a bare name that several providers have.
         """
-        models = of_kind(response, ModelList).models
+        models = answer_of(ModelList, response).models
         found = [model for model in models if model.id == self.wanted]
         if not found:
             found = [model for model in models if model.id.partition("/")[2] == self.wanted]
@@ -232,7 +232,7 @@ class TranscriptionRenderer:
 
     def whole(self, response: Response) -> Reply:
         """A transcription."""
-        return json_reply(_transcription(of_kind(response, Transcription)))
+        return json_reply(_transcription(answer_of(Transcription, response)))
 
     def feed(self, chunks: Sequence[Chunk]) -> bytes:
         """Mistral's events as they are but for the last, which ``finish`` tells; of others' those with text."""
@@ -248,7 +248,7 @@ class TranscriptionRenderer:
 
     def finish(self, response: Response) -> bytes:
         """The last event."""
-        return _event("transcription.done", _transcription(of_kind(response, Transcription)))
+        return _event("transcription.done", _transcription(answer_of(Transcription, response)))
 
     def fail(self, error: BifrostError) -> LastWords:
         """An error, after which the connection breaks. It has no name: the SDK passes on any event that has one."""

@@ -11,18 +11,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from bifrost_core.errors import BifrostError, PluginError
+from bifrost_core.errors import BifrostError
 from bifrost_core.responses import ChatResponse, Response
 from bifrost_core.types import Choice, Chunk, JsonObject, ToolCall, Usage
 
-from ._bodies import encode
+from ._bodies import answer_of, encode
 from .base import JSON, LastWords, Reply
 
-__all__ = ["ChatRenderer", "created_of", "is_own", "json_reply", "of_kind", "usage_of"]
+__all__ = ["ChatRenderer", "created_of", "is_own", "json_reply", "usage_of"]
 
-_R = TypeVar("_R", bound=Response)
 _OWN_ID: Final = re.compile(r"[0-9a-f]{32}")
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -31,19 +30,6 @@ def is_own(raw: JsonObject) -> bool:
     """Whether an answer or event is Mistral's: its ids are 32 hexadecimal digits, those of others have a prefix."""
     known = raw.get("id")
     return isinstance(known, str) and _OWN_ID.fullmatch(known) is not None
-
-
-def of_kind(response: Response, kind: type[_R]) -> _R:
-    """The answer as what its operation gives.
-
-    Raises:
-        PluginError: A plugin has made it, and made another: an adapter's answers are of their operation's kind.
-    """
-    if not isinstance(response, kind):
-        raise PluginError(
-            f"a plugin answered with {type(response).__name__}; return a {kind.__name__}", call_id=response.call_id
-        )
-    return response
 
 
 def json_reply(value: JsonObject) -> Reply:
@@ -97,7 +83,7 @@ class ChatRenderer:
 
     def whole(self, response: Response) -> Reply:
         """A chat completion."""
-        told = of_kind(response, ChatResponse)
+        told = answer_of(ChatResponse, response)
         raw = told.raw
         if is_own(raw) and isinstance(raw.get("usage"), dict) and type(raw.get("created")) is int:
             return json_reply(raw)
@@ -140,7 +126,7 @@ class ChatRenderer:
 
     def finish(self, response: Response) -> bytes:
         """How each choice ended that has not said it yet, the usage on the last, and Mistral's mark of the end."""
-        told = of_kind(response, ChatResponse)
+        told = answer_of(ChatResponse, response)
         left = [choice for choice in told.choices if choice.index not in self._ended]
         if not left:
             return _DONE

@@ -153,7 +153,7 @@ def _transcription(inbound: Inbound) -> Order:
         given = {name: _FORM.get(name, _last)(name, values) for name, values in texts.items()}
     members = Members(given)
     if not members.model:
-        raise invalid("'model' is missing; name one as provider/model")
+        raise invalid("'model' is missing; name one as provider/model", "model")
     return _order(Operation.TRANSCRIPTION, members, TranscriptionRenderer(_problem), files=files)
 
 
@@ -168,7 +168,7 @@ def _all(name: str, values: list[str]) -> list[str]:  # noqa: ARG001 # as the ot
 def _truth(name: str, values: list[str]) -> bool:
     said = values[-1].lower()
     if said not in {"true", "false"}:
-        raise invalid(f"{name!r} is no boolean")
+        raise invalid(f"{name!r} is no boolean", name)
     return said == "true"
 
 
@@ -176,7 +176,7 @@ def _number(name: str, values: list[str]) -> float:
     try:
         return float(values[-1])
     except ValueError:
-        raise invalid(f"{name!r} is no number") from None
+        raise invalid(f"{name!r} is no number", name) from None
 
 
 _FORM: Final[Mapping[str, Callable[[str, list[str]], Any]]] = {
