@@ -14,6 +14,7 @@ import attrs
 import pytest
 
 from bifrost_core import (
+    Anthropic,
     Call,
     ChatResponse,
     Choice,
@@ -33,7 +34,7 @@ from bifrost_core import (
     sdks,
 )
 from bifrost_core.responses import ModerationResult, OcrPage, Segment
-from bifrost_core.testing import Fault, SimulatedMistral
+from bifrost_core.testing import Fault, SimulatedAnthropic, SimulatedMistral
 
 sdk = pytest.importorskip("mistralai.client")
 errors = pytest.importorskip("mistralai.client.errors")
@@ -558,6 +559,38 @@ async def test_another_vendors_transcription_streams(server: SimulatedMistral) -
     )
     assert (delta.type, delta.text) == ("transcription.text.delta", "Hello")
     assert (done.type, done.text, done.usage.prompt_audio_seconds) == ("transcription.done", "Hello", 2)
+
+
+async def test_a_model_of_anthropic_answers_calls_tools_and_streams() -> None:
+    def answer(body: Json) -> Json | str:
+        told = body["messages"][-1]["content"]
+        if body.get("tools") and isinstance(told, str):
+            return {"content": "Let me see.", "tool_calls": [{"name": "weather", "arguments": {"city": "Oslo"}}]}
+        return "The bridge is Bifrost."
+
+    model = "anthropic/claude-haiku-4-5"
+    secret = "sk-ant-simulated-0123456789"
+    with SimulatedAnthropic([secret], answer=answer) as anthropic:
+        async with Router([Anthropic([secret], base_url=anthropic.base_url)]) as router:
+            mistral = Caller(sdks.mistral(router), waits=True)
+            reply = await mistral("chat.complete", model=model, messages=HELLO, max_tokens=64)
+            assert reply.choices[0].message.content == "The bridge is Bifrost."
+            assert reply.created > 0
+            events = await mistral.events("chat.stream", model=model, messages=HELLO, max_tokens=64)
+            assert "".join(event.choices[0].delta.content for event in events) == "The bridge is Bifrost."
+            assert events[-1].usage.total_tokens == events[-1].usage.prompt_tokens + events[-1].usage.completion_tokens
+            asked: Json = {"model": model, "max_tokens": 64, "tools": [WEATHER]}
+            events = await mistral.events("chat.stream", messages=HELLO, **asked)
+            (streamed,) = [call for event in events for call in event.choices[0].delta.tool_calls or ()]
+            assert json.loads(streamed.function.arguments) == {"city": "Oslo"}
+            first = (await mistral("chat.complete", messages=HELLO, **asked)).choices[0]
+            assert (first.finish_reason, first.message.content) == ("tool_calls", "Let me see.")
+            told = {"role": "tool", "name": "weather", "content": "7", "tool_call_id": first.message.tool_calls[0].id}
+            second = await mistral("chat.complete", messages=[*HELLO, first.message, told], **asked)
+            assert second.choices[0].message.content == "The bridge is Bifrost."
+            with pytest.raises(errors.HTTPValidationError) as caught:
+                await mistral("chat.complete", messages=HELLO, safe_prompt=True, **asked)
+            assert caught.value.data.detail[0].loc == ["body", "safe_prompt"]
 
 
 async def test_an_answer_of_another_kind_is_the_plugins_fault(server: SimulatedMistral) -> None:
