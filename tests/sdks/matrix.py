@@ -61,7 +61,7 @@ ENVIRONMENTS: Final = (
             "pydantic-ai-slim[anthropic,mistral,openai]==2.68.0",
         ),
         {
-            "anthropic": ("test_anthropic.py",),
+            "anthropic": ("test_anthropic.py", "test_anthropic_native.py"),
             "langchain-anthropic": ("test_langchain_anthropic.py",),
             "langchain-mistralai": ("test_langchain_mistralai.py",),
             "langchain-openai": ("test_langchain_openai.py",),
