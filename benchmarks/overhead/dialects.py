@@ -128,7 +128,7 @@ def installed_dialects(only: Sequence[str] = ()) -> list[WayEntry]:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """One row per pair: CPU and median latency of both, their ratios, and what is more in CPU and Python calls."""
+    """One row per pair: CPU and median latency of both, their ratios, and what is more in CPU (by the ratio) and Python calls."""
     lines = [
         "CPU in us and p50 in ms of a call (of a stream: for all of it); ratio of CPU = median (quartiles) over the rounds.",
         "",
@@ -144,7 +144,7 @@ def table(figures: Sequence[Figure]) -> str:
         ratio = figure.cpu_ratio
         lines.append(
             f"| {figure.mode} | {figure.in_flight} | {base.way} | {base.cpu.median:.0f} | {figure.way} "
-            f"| {figure.cpu.median:.0f} | {figure.cpu.median - base.cpu.median:+.0f} "
+            f"| {figure.cpu.median:.0f} | {(ratio.median - 1) * base.cpu.median:+.0f} "
             f"| {ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f}) "
             f"| {base.p50:.2f} | {figure.p50:.2f} | {figure.p50 / base.p50:.2f} "
             f"| {figure.python_calls - base.python_calls:+.0f} |"
