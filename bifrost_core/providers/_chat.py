@@ -24,6 +24,7 @@ from ._reporter import Reporter
 __all__ = [
     "MalformedError",
     "call_id",
+    "called_function",
     "read_arguments",
     "read_chat",
     "read_choices",
@@ -126,6 +127,8 @@ def _read_choice(choice: Any, place: int, data: JsonObject) -> Choice:
     if type(index) is not int:
         raise MalformedError(f"choices[{place}].index is no number")
     text, reasoning = read_content(message.get("content"))
+    if not text and isinstance(refusal := message.get("refusal"), str):
+        text = refusal
     if not reasoning:
         told = message.get("reasoning_content") or message.get("reasoning")
         reasoning = told if isinstance(told, str) else ""
@@ -235,6 +238,21 @@ def read_arguments(arguments: Any) -> str:
     return "" if written is None else written[len(b'{"arguments":') : -1].decode()
 
 
+def called_function(call: JsonObject) -> JsonObject | None:
+    """What a raw tool call says of its function; of a custom tool the free-form input stands for the arguments.
+
+    Source:
+        https://platform.openai.com/docs/guides/function-calling#custom-tools
+    """
+    function = call.get("function")
+    if isinstance(function, dict):
+        return function
+    custom = call.get("custom")
+    if not isinstance(custom, dict):
+        return None
+    return {"name": custom.get("name"), "arguments": custom.get("input")}
+
+
 def _read_calls(raw_calls: Any, seed: str) -> tuple[tuple[ToolCall, ...], list[Any]]:
     """The tool calls, and the list for the next request's messages: with an id made for those that have none."""
     if not isinstance(raw_calls, list):
@@ -242,7 +260,8 @@ def _read_calls(raw_calls: Any, seed: str) -> tuple[tuple[ToolCall, ...], list[A
     calls: list[ToolCall] = []
     sent: list[Any] = raw_calls
     for place, raw in enumerate(raw_calls):
-        if not isinstance(raw, dict) or not isinstance(function := raw.get("function"), dict):
+        function = called_function(raw) if isinstance(raw, dict) else None
+        if function is None:
             raise MalformedError(f"tool_calls[{place}] has no function")
         name = function.get("name")
         if not isinstance(name, str):
@@ -270,7 +289,9 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
     """What the provider counted; no number is derived from another. Unusable counts are 0, and noted.
 
     Source:
-        https://docs.mistral.ai/api/endpoint/chat (``usage``); real answers carry more members than it lists.
+        https://docs.mistral.ai/api/endpoint/chat (``usage``; real answers carry more members than it lists),
+        https://platform.openai.com/docs/api-reference/chat/object, https://api-docs.deepseek.com/guides/kv_cache
+        (``prompt_cache_hit_tokens``).
     """
     if not isinstance(usage, dict):
         reporter.note("bad_usage: an answer has no usable usage", logging.WARNING)
@@ -288,6 +309,7 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
         output_tokens=answered,
         cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens")
         or _count(usage.get("num_cached_tokens"))
+        or _count(usage.get("prompt_cache_hit_tokens"))
         or 0,
         cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens"),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),

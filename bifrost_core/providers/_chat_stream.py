@@ -18,6 +18,7 @@ from bifrost_core.types import Choice, Chunk, JsonObject, Request, ToolCall, Usa
 from ._chat import (
     MalformedError,
     call_id,
+    called_function,
     read_arguments,
     read_content,
     read_finish_reason,
@@ -33,27 +34,43 @@ from ._sse import MAX_TOTAL, SseParser
 __all__ = ["ChatStreamDecoder"]
 
 _CHUNK_OBJECTS: Final = frozenset({"chat.completion.chunk", "chat.completion", "text_completion"})
-_OWN_MEMBERS: Final = frozenset({"choices", "usage", "object", "p"})  # `p` is padding against traffic analysis
+# `p` and `obfuscation` are padding against traffic analysis (Mistral's and OpenAI's).
+_OWN_MEMBERS: Final = frozenset({"choices", "usage", "object", "p", "obfuscation"})
+_READ_MEMBERS: Final = frozenset({"role", "content", "tool_calls", "reasoning_content", "reasoning"})  # of a delta
+_WHOLE: Final = frozenset({"id", "type", "expires_at"})  # members of such objects that do not come in pieces
 _MAX_CHOICES: Final = 1024
 
 
 class _Call:
     """A tool call on its way."""
 
-    __slots__ = ("arguments", "id", "index", "is_out", "name")
+    __slots__ = ("arguments", "id", "index", "is_custom", "is_out", "name")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.id: str | None = None
         self.name = ""
         self.arguments: list[str] = []
+        self.is_custom = False  # a custom tool's: free-form input in place of arguments
         self.is_out = False
 
 
 class _Choice:
     """One choice on its way."""
 
-    __slots__ = ("calls", "finish_reason", "index", "logprobs", "open", "parts", "role", "texts", "thoughts")
+    __slots__ = (
+        "calls",
+        "finish_reason",
+        "index",
+        "logprobs",
+        "open",
+        "others",
+        "parts",
+        "role",
+        "texts",
+        "thought_name",
+        "thoughts",
+    )
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -62,9 +79,11 @@ class _Choice:
         self.parts: list[JsonObject | list[str]] = []  # a list of strings is text
         self.open: JsonObject | None = None  # a thinking part that further ones are joined to
         self.thoughts: list[str] = []
+        self.thought_name = "reasoning_content"
         self.calls: list[_Call] = []
         self.finish_reason: str | None = None
-        self.logprobs: list[Any] = []
+        self.logprobs: dict[str, list[Any]] = {}
+        self.others: JsonObject = {}  # further members of the message: refusal, annotations, audio …
 
     def say(self, text: str) -> None:
         """Text goes on, or begins."""
@@ -90,6 +109,30 @@ class _Choice:
                     self.open["thinking"].extend(part["thinking"])
             else:
                 self.parts.append(part)
+
+    def think(self, reasoning: str, delta: JsonObject) -> str:
+        """Reasoning goes on, in the content or beside it; returns what is new."""
+        if not reasoning:
+            name = "reasoning_content" if delta.get("reasoning_content") else "reasoning"
+            told = delta.get(name)
+            if not isinstance(told, str) or not told:
+                return ""
+            reasoning, self.thought_name = told, name
+        self.thoughts.append(reasoning)
+        return reasoning
+
+    def take_others(self, delta: JsonObject) -> str:
+        """Members that are neither content, reasoning nor calls go on; returns what was said of a refusal."""
+        for name in delta.keys() - _READ_MEMBERS:
+            self.others[name] = _grown(self.others.get(name), delta[name])
+        refusal = delta.get("refusal")
+        return refusal if isinstance(refusal, str) else ""
+
+    def take_logprobs(self, logprobs: JsonObject) -> None:
+        """Log probabilities go on, those of text and those of a refusal apart."""
+        for name, found in logprobs.items():
+            if type(found) is list:
+                self.logprobs.setdefault(name, []).extend(found)
 
     def content(self) -> Any:
         """The content as a whole answer has it: a string, or a list when there is more than text."""
@@ -278,8 +321,7 @@ class ChatStreamDecoder:
         if not raw_choices:
             if raw_choices is not None and not isinstance(raw_choices, list):
                 raise MalformedError("choices is no list")
-            if usage is not None:
-                chunks.append(Chunk(usage=usage, raw=event))
+            chunks.append(Chunk(usage=usage, raw=event))
             return
         if not isinstance(raw_choices, list):
             raise MalformedError("choices is no list")
@@ -317,10 +359,10 @@ class ChatStreamDecoder:
                 choice.say(text)
         elif content:
             choice.take_parts(content)
-        if not reasoning and type(told := delta.get("reasoning_content") or delta.get("reasoning")) is str:
-            reasoning = told
-        if reasoning:
-            choice.thoughts.append(reasoning)
+        if not delta.keys() <= _READ_MEMBERS:
+            refused = choice.take_others(delta)
+            text = text or refused
+        reasoning = choice.think(reasoning, delta)
         calls: tuple[ToolCall, ...] = ()
         if pieces := delta.get("tool_calls"):
             calls = self._take_pieces(choice, pieces)
@@ -329,8 +371,7 @@ class ChatStreamDecoder:
             for call in choice.calls:
                 calls += self._hand_on(choice, call)
         if (logprobs := raw_choice.get("logprobs")) and type(logprobs) is dict:
-            found = logprobs.get("content")
-            choice.logprobs.extend(found if type(found) is list else ())
+            choice.take_logprobs(logprobs)
         if text or reasoning or choice.calls:
             self._delivered = True
         return Chunk(
@@ -353,7 +394,8 @@ class ChatStreamDecoder:
         for place, piece in enumerate(pieces):
             if type(piece) is not dict:
                 raise MalformedError("a tool call is no object")
-            function = piece.get("function")
+            is_custom = type(piece.get("custom")) is dict
+            function = called_function(piece) if is_custom else piece.get("function")
             if function is None:
                 function = {}
             index = piece.get("index")
@@ -368,6 +410,7 @@ class ChatStreamDecoder:
                 call = _Call(index)
                 choice.calls.append(call)
             call.id = call.id or known
+            call.is_custom = call.is_custom or is_custom
             if not call.name and isinstance(name, str):
                 call.name = name
             if (arguments := function.get("arguments")) is not None:
@@ -379,7 +422,9 @@ class ChatStreamDecoder:
         if call.is_out or not call.name:
             return ()
         made = self._tool_call(choice, call)
-        if not made.arguments:
+        if call.is_custom:  # any text may be its input, so only the end of the answer tells that it is whole
+            call.is_out = choice.finish_reason not in (None, "length")
+        elif not made.arguments:
             # A function without arguments; unless the answer was cut before they began, or they may still come.
             call.is_out = choice.finish_reason not in (None, "length")
         else:
@@ -464,17 +509,21 @@ class ChatStreamDecoder:
             choice = self._choices[index]
             calls = tuple(self._tool_call(choice, call) for call in choice.calls)
             content = choice.content()
-            message: JsonObject = {"role": choice.role, "content": content}
+            text, _ = read_content(content)
+            refusal = choice.others.get("refusal")
+            if not text and isinstance(refusal, str) and refusal:
+                text, content = refusal, None
+            message: JsonObject = {"role": choice.role, "content": content, **choice.others}
             if calls:
                 message["tool_calls"] = [
-                    {**made.to_openai(), "index": call.index} for made, call in zip(calls, choice.calls, strict=True)
+                    {**_as_sent(made, call), "index": call.index}
+                    for made, call in zip(calls, choice.calls, strict=True)
                 ]
-            text, _ = read_content(content)
-            if choice.thoughts and isinstance(content, str):
-                message["reasoning_content"] = "".join(choice.thoughts)
+            if choice.thoughts and not isinstance(content, list):
+                message[choice.thought_name] = "".join(choice.thoughts)
             raw_choice: JsonObject = {"index": index, "message": message, "finish_reason": choice.finish_reason}
             if choice.logprobs:
-                raw_choice["logprobs"] = {"content": choice.logprobs}
+                raw_choice["logprobs"] = choice.logprobs
             raw_choices.append(raw_choice)
             choices.append(
                 Choice(
@@ -498,6 +547,29 @@ class ChatStreamDecoder:
             choices=tuple(choices),
             parse=response_parser(self._request),
         )
+
+
+def _as_sent(made: ToolCall, call: _Call) -> JsonObject:
+    if call.is_custom:
+        return {"id": made.id, "type": "custom", "custom": {"name": made.name, "input": made.arguments}}
+    return made.to_openai()
+
+
+def _grown(had: Any, new: Any) -> Any:
+    """A member of a message that came in pieces: texts are joined, lists prolonged, objects member by member."""
+    if new is None or had is None:
+        return had if new is None else new
+    if isinstance(had, str) and isinstance(new, str):
+        return had + new
+    if isinstance(had, list) and isinstance(new, list):
+        return [*had, *new]
+    if isinstance(had, dict) and isinstance(new, dict):
+        names = {**had, **new}
+        return {
+            name: new[name] if name in _WHOLE and name in new else _grown(had.get(name), new.get(name))
+            for name in names
+        }
+    return new
 
 
 def _says_something(choice: Any) -> bool:

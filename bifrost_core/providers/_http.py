@@ -306,6 +306,7 @@ _BY_STATUS: Final = {
     413: Kind.REQUEST_TOO_LARGE,
     425: Kind.SERVER_ERROR,
     429: Kind.RATE_LIMITED,
+    498: Kind.MODEL_OVERLOADED,  # Groq: no capacity on the flex tier (https://console.groq.com/docs/errors)
     501: Kind.INVALID_REQUEST,
     504: Kind.SERVER_TIMEOUT,
     529: Kind.MODEL_OVERLOADED,
@@ -328,6 +329,7 @@ _REFUSED: Final = frozenset({400, 403, 404, 413, 422})
 _LENGTH: Final = frozenset({400, 413, 422})
 _POLICY: Final = frozenset({400, 403})
 _FULL: Final = frozenset({429, 503, 529})
+_KEY: Final = frozenset({400, 401, 403})
 
 # Codes and types. Mistral's as seen in public reports; OpenAI's and Anthropic's from their error guides.
 _CODES: Final[Mapping[str, tuple[tuple[frozenset[int], Kind], ...]]] = {
@@ -338,8 +340,11 @@ _CODES: Final[Mapping[str, tuple[tuple[frozenset[int], Kind], ...]]] = {
     "service_tier_capacity_exceeded": ((_FULL, Kind.MODEL_OVERLOADED),),
     "overloaded_error": ((_FULL, Kind.MODEL_OVERLOADED),),
     "context_length_exceeded": ((_LENGTH, Kind.CONTEXT_TOO_LONG),),
+    "exceed_context_size_error": ((_LENGTH, Kind.CONTEXT_TOO_LONG),),  # llama.cpp
+    "invalid_api_key": ((_KEY, Kind.AUTH),),
     "content_filter": ((_POLICY, Kind.CONTENT_FILTERED),),
     "content_policy_violation": ((_POLICY, Kind.CONTENT_FILTERED),),
+    "image_content_policy_violation": ((_POLICY, Kind.CONTENT_FILTERED),),
     "insufficient_quota": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
     "billing_hard_limit_reached": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
     "billing_not_active": ((frozenset({429}), Kind.QUOTA_EXHAUSTED), (_POLICY, Kind.PAYMENT)),
@@ -449,9 +454,19 @@ _STATUS_OF: Final[Mapping[str, int]] = {
     "api_error": 500,
     "authentication_error": 401,
     "billing_error": 402,
+    "billing_hard_limit_reached": 429,
+    "billing_not_active": 429,
     "conflict_error": 409,
+    "content_filter": 400,
+    "content_policy_violation": 400,
+    "context_length_exceeded": 400,
+    "image_content_policy_violation": 400,
+    "insufficient_quota": 429,
     "internal_server_error": 500,
+    "invalid_api_key": 401,
     "invalid_model": 400,
+    "invalid_prompt": 400,
+    "model_not_found": 404,
     "invalid_request_error": 400,
     "not_found_error": 404,
     "overloaded_error": 529,
