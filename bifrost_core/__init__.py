@@ -40,7 +40,7 @@ from .hookspecs import StreamFilter, hookimpl
 from .keys import Key, Secret
 from .kinds import Kind
 from .prices import Price, PriceBook
-from .providers import Anthropic, Mistral
+from .providers import Anthropic, Mistral, OpenAI, OpenAICompatible
 from .providers.base import Provider
 from .responses import (
     ChatResponse,
@@ -107,6 +107,8 @@ __all__ = [
     "NoKeyAvailableError",
     "OcrPage",
     "OcrResponse",
+    "OpenAI",
+    "OpenAICompatible",
     "Operation",
     "PluginError",
     "Price",

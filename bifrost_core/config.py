@@ -15,9 +15,8 @@ from .errors import ConfigError
 from .hooks import configured_plugins
 from .keys import Key, read_reference
 from .prices import Price, PriceBook
-from .providers.anthropic import Anthropic
+from .providers import Anthropic, Mistral, OpenAI, OpenAICompatible
 from .providers.base import Provider
-from .providers.mistral import Mistral
 from .retries import RetryPolicy
 from .timeouts import Timeout
 
@@ -25,11 +24,19 @@ __all__ = ["options_from_config", "options_from_env"]
 
 _T = TypeVar("_T")
 
-_TYPES: Final[dict[str, Callable[..., Provider]]] = {"anthropic": Anthropic, "mistral": Mistral}
+_TYPES: Final[dict[str, Callable[..., Provider]]] = {
+    "anthropic": Anthropic,
+    "mistral": Mistral,
+    "openai": OpenAI,
+    "openai_compatible": OpenAICompatible,
+}
 _VARIABLES: Final[dict[str, Callable[..., Provider]]] = {
     "MISTRAL_API_KEY": Mistral,
+    "OPENAI_API_KEY": OpenAI,
     "ANTHROPIC_API_KEY": Anthropic,
 }
+
+_NEEDED: Final = {"openai_compatible": ("name", "base_url")}
 
 
 def options_from_env(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -113,7 +120,10 @@ def _provider(entry: Any, where: str) -> Provider:
         raise ConfigError(f"{where}.type is {kind!r}; there are {', '.join(_TYPES)}", field=f"{where}.type")
     listed: list[Any] = list(options.pop("keys", ()))
     keys = [_key(key, f"{where}.keys[{index}]") for index, key in enumerate(listed)]
-    return _TYPES[kind](keys, **options)
+    for name in _NEEDED.get(kind, ()):
+        if name not in options:
+            raise ConfigError(f"{where} has no {name}; a server of this type needs one", field=f"{where}.{name}")
+    return _TYPES[kind](keys=keys, **options)
 
 
 def _plugins(entries: Any) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -86,7 +86,7 @@ class Deployment:
 
     def add(self, key: Key) -> None:
         """Take a key into use, if it serves the model."""
-        if not key.serves(self.model) or key.secret is None:
+        if not key.serves(self.model) or (key.secret is None and not key.is_anonymous):
             return
         self.keys[key.id] = key
         self.balancer.add(key.id, key.weight)

@@ -165,6 +165,7 @@ class Key:
         exclude_models: Names that it may not be used for; wins over ``models``.
         quota_group: Keys with the same group share one quota at the provider. None: the key alone.
         enabled: A disabled key is never chosen.
+        is_anonymous: It stands for no credential: nothing is sent (``Key.anonymous()``).
 
     Raises:
         ConfigError: The credential, a reference or a number is not usable. Never shows the value.
@@ -178,6 +179,7 @@ class Key:
     exclude_models: tuple[str, ...]
     quota_group: str | None
     enabled: bool
+    is_anonymous: bool = attrs.field(repr=False)
 
     def __init__(
         self,
@@ -189,7 +191,8 @@ class Key:
         exclude_models: str | Iterable[str] = (),
         quota_group: str | None = None,
         enabled: bool = True,
-        reference: str | None = None,  # set by ``attrs.evolve`` alone
+        reference: str | None = None,  # set by ``attrs.evolve`` alone, as is the next
+        is_anonymous: bool = False,
     ) -> None:
         resolved: Secret | None = None
         problem: ConfigError | None = None
@@ -199,7 +202,7 @@ class Key:
                 resolved = _resolve_locally(reference)
             elif secret is not None:
                 resolved = Secret(secret, f"key {id}" if id else "key")
-            elif reference is None:
+            elif reference is None and not is_anonymous:
                 problem = ConfigError(
                     f"key {id or 'without id'} has no secret; pass one or a reference", field="secret"
                 )
@@ -223,12 +226,18 @@ class Key:
             exclude_models=_names(exclude_models),
             quota_group=quota_group,
             enabled=bool(enabled),
+            is_anonymous=is_anonymous and resolved is None and reference is None,
         )
 
     @classmethod
     def from_env(cls, name: str, **options: Any) -> Key:
         """A key whose credential is in the environment variable ``name``; ``options`` as for ``Key``."""
         return cls(f"env:{name}", **options)
+
+    @classmethod
+    def anonymous(cls, id: str = "anonymous", **options: Any) -> Key:  # noqa: A002 # as of a key
+        """A key for servers that ask for none: it makes a route, and no credential is sent; ``options`` as for ``Key``."""
+        return cls(None, id=id, is_anonymous=True, **options)
 
     def __repr__(self) -> str:
         # Half-made in the frame of an error about it, which a debugger or an error tracker may show.

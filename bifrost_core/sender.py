@@ -640,7 +640,7 @@ class Sender:
         secret = None
         if key is not None:
             secret = key.secret
-            if secret is None:
+            if secret is None and not key.is_anonymous:
                 text = f"key {key.id} has no credential: its reference was not resolved"
                 raise TransportError(Kind.NO_CREDENTIALS, text, sent=False)
         if lane.is_limited:

@@ -73,7 +73,7 @@ PROMISED = {
     "RateLimitError RefusedError StreamBrokenError UnsupportedParameterError VirtualKeyError",
     "balancers": "Balancer LatencyWeighted LeastBusy LowestLatency RoundRobin WeightedRandom",
     "plugins": "HookOptions StreamFilter hookimpl load_plugins",
-    "providers": "Anthropic HttpEngine Mistral Provider",
+    "providers": "Anthropic HttpEngine Mistral OpenAI OpenAICompatible Provider",
 }
 
 

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from .anthropic import Anthropic
 from .mistral import Mistral
+from .openai import OpenAI
+from .openai_compatible import OpenAICompatible
 
-__all__ = ["Anthropic", "Mistral"]
+__all__ = ["Anthropic", "Mistral", "OpenAI", "OpenAICompatible"]

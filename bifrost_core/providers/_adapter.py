@@ -30,6 +30,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _FIELD_VALUE: Final = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 _OPTIONS: Final = ("allow_http", "headers", "max_in_flight", "max_in_flight_per_key", "proxy", "verify")
+_EVENTS: Final = "text/event-stream"
 _OURS: Final = frozenset(
     {"accept", "accept-encoding", "connection", "content-length", "content-type", "host", "te", "trailer"}
     | {"transfer-encoding", "upgrade"}
@@ -67,6 +68,7 @@ class Codec:
         read: A successful answer as a response; raises ``CallError``.
         stream: Makes the decoder of a streamed answer; None where it can not be streamed.
         method: ``POST`` or ``GET``.
+        accept: What the header ``accept`` says of a whole answer.
     """
 
     path: str
@@ -74,6 +76,7 @@ class Codec:
     read: Callable[[Request, HttpReply, Reporter], Response]
     stream: Callable[[Request, Reporter], StreamDecoder] | None = None
     method: str = "POST"
+    accept: str = "application/json"
 
 
 @functools.cache
@@ -148,12 +151,11 @@ class HttpProvider:
         self._calls: dict[Operation, str] = {at: self.base_url + codec.path for at, codec in self.codecs.items()}
         agent = (b"user-agent", user_agent().encode())
         identity = (b"accept-encoding", b"identity")
-        plain, events = (b"accept", b"application/json"), (b"accept", b"text/event-stream")
-        content = (b"content-type", b"application/json")
-        self._headers: dict[tuple[str, bool], RawHeaders] = {
-            ("POST", False): (content, plain, identity, agent),
-            ("POST", True): (content, events, identity, agent),
-            ("GET", False): (plain, identity, agent),
+        content = ((b"content-type", b"application/json"),)
+        self._headers: dict[tuple[str, str], RawHeaders] = {
+            (method, accept): (*body, (b"accept", accept.encode()), identity, agent)
+            for method, body in (("POST", content), ("GET", ()))
+            for accept in {_EVENTS, *(codec.accept for codec in self.codecs.values())}
         }
 
     def __repr__(self) -> str:
@@ -179,7 +181,7 @@ class HttpProvider:
             raise self.reporter.unsupported("stream", f"{request.operation.value} is not streamed; call it plainly")
         payload = codec.write(request, max_output, self.reporter)
         members = payload.members
-        headers = self._headers[codec.method, request.stream]
+        headers = self._headers[codec.method, _EVENTS if request.stream else codec.accept]
         if payload.headers:
             own = {name for name, _ in payload.headers}
             headers = (*(header for header in headers if header[0] not in own), *payload.headers)

@@ -72,9 +72,16 @@ def model_name(members: JsonObject, name: str, value: Any, reporter: Reporter) -
 
 
 def write_members(
-    table: Mapping[str, Writer | None], required: str, request: Request, reporter: Reporter
+    table: Mapping[str, Writer | None], required: str, request: Request, reporter: Reporter, *, is_open: bool = False
 ) -> tuple[JsonObject, Mapping[str, Any]]:
     """The members of a body by ``table`` (None: unchanged), and ``extra_body``, which is merged last.
+
+    Args:
+        table: Known fields.
+        required: A field that has to be there.
+        request: The request.
+        reporter: Of the provider.
+        is_open: Send unknown fields as they are.
 
     Raises:
         BadRequestError: A member can not be sent; ``UnsupportedParameterError`` where it is unknown.
@@ -92,6 +99,8 @@ def write_members(
                 write(members, name, value, reporter)
         elif name == "extra_body":
             extra = _extra(value, reporter)
+        elif is_open:
+            members[str(name)] = value
         else:
             raise _unknown(name, table, reporter)
     if members.pop("stream", request.stream) is not request.stream:

@@ -30,7 +30,7 @@ from ._chat_stream import ChatStreamDecoder
 from ._reporter import Reporter
 from ._responses_input import is_list, read_input
 
-__all__ = ["ResponsesStreamDecoder", "chat_request", "read_responses"]
+__all__ = ["OTHERWISE", "ResponsesStreamDecoder", "chat_request", "read_responses"]
 
 _Writer = Callable[[JsonObject, str, Any, Reporter], None]
 
@@ -233,7 +233,7 @@ _FIELDS: Final[Mapping[str, _Writer | None]] = {
     "user": None,
 }
 # Fields of chat that have another name, or no place, in the Responses shape.
-_OTHERWISE: Final[Mapping[str, str]] = {
+OTHERWISE: Final[Mapping[str, str]] = {
     "logprobs": "it is top_logprobs, or 'message.output_text.logprobs' in include, here",
     "max_completion_tokens": "it is max_output_tokens here",
     "max_tokens": "it is max_output_tokens here",
@@ -261,10 +261,10 @@ def chat_request(request: Request, own: Collection[str], reporter: Reporter) -> 
     given = {name: value for name, value in request.body.items() if value is not None}
     body: JsonObject = {"messages": read_input(request.body, reporter)}
     for name, value in given.items():
-        if name in _OTHERWISE:
-            raise reporter.unsupported(name, _OTHERWISE[name])
+        if name in OTHERWISE:
+            raise reporter.unsupported(name, OTHERWISE[name])
         if name == "extra_body" and isinstance(value, Mapping) and value.get("n") not in (None, 1):
-            raise reporter.unsupported("n", _OTHERWISE["n"])
+            raise reporter.unsupported("n", OTHERWISE["n"])
         if name in own or name == "extra_body":
             if name not in _FIELDS:
                 body[name] = value
@@ -281,7 +281,7 @@ def chat_request(request: Request, own: Collection[str], reporter: Reporter) -> 
 
 
 def _unknown(name: str, own: Collection[str], reporter: Reporter) -> BadRequestError:
-    known = sorted({"input", "instructions", *_FIELDS, *own} - _OTHERWISE.keys())
+    known = sorted({"input", "instructions", *_FIELDS, *own} - OTHERWISE.keys())
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return reporter.unsupported(name, f"{hint}fields that this version does not know go through extra_body")
