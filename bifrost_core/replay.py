@@ -9,6 +9,7 @@ import attrs
 
 from .blocks import folded, is_event, is_message
 from .response_events import ResponseEvents
+from .response_objects import is_silent_item
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .types import Choice, Chunk, JsonObject, ToolCall, rebuilt_raw
 
@@ -82,11 +83,20 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     calls: list[ToolCall] = []
     for item in response.output:
         one = ResponsesResponse(output=(item,))
-        if text := one.output_text:
-            chunks.append(Chunk(text=text, raw=event({"role": "assistant", "content": text})))
+        if is_silent_item(item):
+            chunks.append(Chunk(raw=_item_event(item)))
+        elif item.get("type") == "custom_tool_call":
+            told = ToolCall(str(item.get("call_id")), str(item.get("name")), str(item.get("input")))
+            chunks.append(Chunk(tool_calls=(told,), raw=_item_event(item)))
+            calls.append(told)
+        elif text := _said(one):
+            name = "content" if one.output_text else "refusal"
+            chunks.append(Chunk(text=text, raw=event({"role": "assistant", name: text})))
         elif reasoning := one.reasoning:
             thought = {"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}
             chunks.append(Chunk(reasoning=reasoning, raw=event({"role": "assistant", "content": [thought]})))
+        elif item.get("type") == "reasoning":  # sealed: no words to be told
+            chunks.append(Chunk(raw=_item_event(item)))
         elif item.get("status") != "incomplete":
             for call in one.tool_calls:
                 delta = {"tool_calls": [{"index": len(calls), **call.to_openai()}]}
@@ -99,6 +109,21 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     usage = ChatResponse(usage=response.usage).to_openai()["usage"]
     chunks.append(Chunk(finish_reason=reason, usage=response.usage, raw={**event({}, reason), "usage": usage}))
     return chunks
+
+
+def _item_event(item: JsonObject) -> JsonObject:
+    return {"type": "response.output_item.done", "item": item}
+
+
+def _said(response: ResponsesResponse) -> str:
+    """The words of a Responses answer, refusals among them."""
+    return "".join(
+        str(part.get("text") or part.get("refusal") or "")
+        for item in response.output
+        if item.get("type") == "message"
+        for part in item.get("content") or ()
+        if part.get("type") in {"output_text", "refusal"}
+    )
 
 
 def _chunks_of_transcription(response: Transcription) -> list[Chunk]:
@@ -153,7 +178,7 @@ def _items_as_delivered(response: ResponsesResponse, delivered: Sequence[Chunk])
     ]
     events.finish(attrs.evolve(response, output=seen))
     told = events.response
-    if told is None or told.output == response.output:
+    if told is None or told.output == response.output or _same_words(told, response):
         blocks = _delivered_blocks(response, delivered)
         return response if blocks is None else attrs.evolve(response, raw={**response.raw, "content": blocks})
     if is_message(response.raw):
@@ -167,6 +192,14 @@ def _items_as_delivered(response: ResponsesResponse, delivered: Sequence[Chunk])
     elif response.raw:
         raw["output"] = list(told.output)
     return attrs.evolve(told, raw=raw)
+
+
+def _same_words(told: ResponsesResponse, response: ResponsesResponse) -> bool:
+    """Whether a provider's own response says what was delivered, under names and with members of its own."""
+    if not isinstance(response.raw.get("output"), list):
+        return False
+    each = ((_said(one), one.reasoning, one.tool_calls) for one in (told, response))
+    return next(each) == next(each)
 
 
 def _delivered_blocks(response: Response, delivered: Sequence[Chunk]) -> list[JsonObject] | None:

@@ -1,4 +1,6 @@
-"""The OpenAI Responses shape of an answer that came as chat: its output items, and the events of its stream.
+"""The OpenAI Responses shape told from chunks: the output items of an answer, and the events of its stream.
+
+The chunks are those of a chat answer, or of a Responses stream that a filter may have changed.
 
 One maker serves both: a streamed answer and a whole one have the same items, because both are told
 chunk by chunk. What it says is what its chunks say: a stream filter that has changed them has
@@ -16,6 +18,7 @@ from typing import Any, Final, cast
 
 import attrs
 
+from .response_objects import is_silent_item, item_of
 from .responses import ChatResponse, Response, ResponsesResponse
 from .types import Choice, Chunk, JsonObject, ToolCall
 
@@ -85,26 +88,76 @@ def _thought(thinking: Any) -> str:
 # --- the events
 
 
+@attrs.frozen
+class _Voice:
+    """How one sort of words is told.
+
+    Attributes:
+        item: Type of the item that holds them.
+        place: Member of the item that is the list of its parts.
+        part: Type of the part.
+        member: Member of the part, and of the event that ends it, that has the words.
+        events: What the events with pieces of them begin with.
+        part_events: What the events around them begin with.
+        index: Member of those events that names the place of the part.
+    """
+
+    item: str
+    place: str
+    part: str
+    member: str
+    events: str
+    part_events: str = "response.content_part"
+    index: str = "content_index"
+
+
+_VOICES: Final[Mapping[str, _Voice]] = {
+    "text": _Voice("message", "content", "output_text", "text", "response.output_text"),
+    "refusal": _Voice("message", "content", "refusal", "refusal", "response.refusal"),
+    "reasoning": _Voice("reasoning", "content", "reasoning_text", "text", "response.reasoning_text"),
+    "summary": _Voice(
+        "reasoning",
+        "summary",
+        "summary_text",
+        "text",
+        "response.reasoning_summary_text",
+        "response.reasoning_summary_part",
+        "summary_index",
+    ),
+}
+_KEPT: Final = ("phase", "encrypted_content")  # members of a provider's item that are no words
+
+
 @attrs.define
 class _OpenItem:
     """The message or the reasoning that is being told."""
 
     id: str
-    kind: str
+    voice: _Voice
     pieces: list[str] = attrs.field(factory=list[str])
     logprobs: list[JsonObject] = attrs.field(factory=list[JsonObject])
+    shell: JsonObject = attrs.field(factory=dict[str, Any])
+
+    def place(self, index: int) -> JsonObject:
+        return {"item_id": self.id, "output_index": index, self.voice.index: 0}
 
     def part(self) -> JsonObject:
-        text = "".join(self.pieces)
-        if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+        told: JsonObject = {"type": self.voice.part, self.voice.member: "".join(self.pieces)}
+        if self.voice.part == "output_text":
+            told |= {"annotations": [], "logprobs": self.logprobs}
+        return told
 
-    def item(self, status: str, content: list[JsonObject]) -> JsonObject:
-        head: JsonObject = {"id": self.id, "type": self.kind, "status": status}
-        if self.kind == "reasoning":
-            return {**head, "summary": [], "content": content}
-        return {**head, "role": "assistant", "content": content}
+    def item(self, status: str, parts: list[JsonObject]) -> JsonObject:
+        item: JsonObject = {"id": self.id, "type": self.voice.item, "status": status}
+        if self.voice.item == "reasoning":
+            item["summary"] = []
+        else:
+            item["role"] = "assistant"
+        if self.voice.place not in item or parts:
+            item[self.voice.place] = parts
+        if self.voice.item == "reasoning":
+            item.setdefault("content", [])
+        return item | {name: self.shell[name] for name in _KEPT if self.shell.get(name) is not None}
 
 
 class ResponseEvents:
@@ -122,6 +175,7 @@ class ResponseEvents:
 
     __slots__ = (
         "_called",
+        "_calls",
         "_echo",
         "_finish_reason",
         "_id",
@@ -129,6 +183,7 @@ class ResponseEvents:
         "_model",
         "_open",
         "_sequence",
+        "_shells",
         "response",
     )
 
@@ -141,6 +196,8 @@ class ResponseEvents:
         self._items: list[JsonObject] = []
         self._open: _OpenItem | None = None
         self._sequence = 0
+        self._shells: dict[str, JsonObject] = {}  # of items that a provider has begun and no chunk has filled, by type
+        self._calls: dict[str, tuple[str, str]] = {}  # types and ids of a provider's items, by the id of the call
         self._finish_reason: str | None = None
 
     @property
@@ -159,11 +216,16 @@ class ResponseEvents:
                 if not name and not chunk.has_content and chunk.finish_reason is None:
                     continue
                 self._begin(name or self._called, _message_in(chunk.raw), events)
+            if (item := item_of(chunk.raw)) is not None:
+                self._take_item(item, chunk.raw, events)
             if chunk.reasoning:
-                self._say("reasoning", chunk.reasoning, [], events)
+                self._say(_thinking_voice(chunk.raw), chunk.reasoning, [], events)
             if chunk.text:
-                self._say("message", chunk.text, _logprobs_of(chunk), events)
+                self._say(_speaking_voice(chunk), chunk.text, _logprobs_of(chunk), events)
             for call in chunk.tool_calls:
+                if self._calls.get(call.id, ("", ""))[0] == "custom_tool_call":
+                    self._tell_custom(call, events)
+                    continue
                 cut = not _is_json(call) or (not call.arguments and chunk.finish_reason == "length")
                 self._tell_call(call, "incomplete" if cut else "completed", events)
             self._finish_reason = chunk.finish_reason or self._finish_reason
@@ -175,14 +237,13 @@ class ResponseEvents:
         told, self._open = self._open, None
         if told is None:
             return events
-        part = told.part()
-        done = "response.reasoning_text.done" if told.kind == "reasoning" else "response.output_text.done"
-        place: JsonObject = {"item_id": told.id, "output_index": len(self._items), "content_index": 0}
-        end: JsonObject = {**place, "text": part["text"]}
-        if told.kind == "message":
+        voice, part = told.voice, told.part()
+        place = told.place(len(self._items))
+        end: JsonObject = {**place, voice.member: part[voice.member]}
+        if voice.part == "output_text":
             end["logprobs"] = told.logprobs
-        self._emit(events, done, end)
-        self._emit(events, "response.content_part.done", {**place, "part": part})
+        self._emit(events, f"{voice.events}.done", end)
+        self._emit(events, f"{voice.part_events}.done", {**place, "part": part})
         self._item_done(told.item(status, [part]), events)
         return events
 
@@ -202,7 +263,7 @@ class ResponseEvents:
         events += self.close("incomplete" if response.status == "incomplete" else "completed")
         name = f"resp_{self._id}"
         if response.id != name or response.output != self.output:
-            response = attrs.evolve(response, id=name, output=self.output)
+            response = attrs.evolve(response, id=name, output=self.output, raw=_retold(response.raw, self.output))
         self.response = response
         status = response.status if response.status in _TERMINAL else "completed"
         end: JsonObject = {"response": response.to_openai()}
@@ -211,35 +272,71 @@ class ResponseEvents:
 
     def _begin(self, name: str, raw: JsonObject, events: list[Chunk]) -> None:
         self._id = name.removeprefix("resp_").removeprefix("call_")
+        response: Any = raw.get("response")
+        if isinstance(response, dict):  # the provider's own
+            raw = {**cast("JsonObject", response), "output": []}
+        else:
+            raw = {"created": raw.get("created"), "model": raw.get("model")}
         model: Any = raw.get("model")
         begun = ResponsesResponse(
             id=f"resp_{self._id}",
             status="in_progress",
             model=model if isinstance(model, str) else self._model,
-            raw={"created": raw.get("created")},
+            raw=raw,
             echo=self._echo,
         )
         for event in ("response.created", "response.in_progress"):
             self._emit(events, event, {"response": begun.to_openai()})
 
+    def _take_item(self, item: JsonObject, raw: JsonObject, events: list[Chunk]) -> None:
+        """An item that a provider begins or ends: its names are kept, its words are told by other chunks.
+
+        What has no words is told as it is, once it is complete.
+        """
+        kind, known = str(item.get("type")), str(item.get("id"))
+        is_done = raw.get("type") == "response.output_item.done"
+        if isinstance(call := item.get("call_id"), str) and kind in {"function_call", "custom_tool_call"}:
+            self._calls[call] = kind, known
+        elif is_silent_item(item):
+            if is_done:
+                self._keep(item, events)
+        elif not is_done:
+            self._shells[kind] = item
+        elif self._open is not None and self._open.id == known:
+            self._open.shell = item
+        elif kind == "reasoning" and not (item.get("summary") or item.get("content")):
+            self._shells.pop(kind, None)
+            if all(told.get("id") != known for told in self._items):  # nothing of it was told: its seal is kept
+                self._keep({"summary": [], **item}, events)
+
+    def _keep(self, item: JsonObject, events: list[Chunk]) -> None:
+        events += self.close("completed")
+        self._emit(events, "response.output_item.added", {"output_index": len(self._items), "item": item})
+        self._item_done(item, events)
+
     def _say(self, kind: str, text: str, logprobs: list[JsonObject], events: list[Chunk]) -> None:
-        told = self._open
-        if told is None or told.kind != kind:
+        told, voice = self._open, _VOICES[kind]
+        index = len(self._items)
+        if told is None or told.voice is not voice:
             events += self.close("completed")
-            prefix = "rs" if kind == "reasoning" else "msg"
-            told = self._open = _OpenItem(f"{prefix}_{self._id}_{len(self._items)}", kind)
             index = len(self._items)
+            prefix = "rs" if voice.item == "reasoning" else "msg"
+            shell = self._shells.pop(voice.item, {})
+            known = shell.get("id")
+            name = known if isinstance(known, str) else f"{prefix}_{self._id}_{index}"
+            told = self._open = _OpenItem(name, voice, shell=shell)
             added: JsonObject = {"output_index": index, "item": told.item("in_progress", [])}
             self._emit(events, "response.output_item.added", added)
-            place: JsonObject = {"item_id": told.id, "output_index": index, "content_index": 0}
-            self._emit(events, "response.content_part.added", {**place, "part": told.part()})
+            self._emit(events, f"{voice.part_events}.added", {**told.place(index), "part": told.part()})
         told.pieces.append(text)
         told.logprobs = [*told.logprobs, *logprobs]
-        delta: JsonObject = {"item_id": told.id, "output_index": len(self._items), "content_index": 0, "delta": text}
-        if kind == "reasoning":
-            self._emit(events, "response.reasoning_text.delta", delta, reasoning=text)
+        delta: JsonObject = {**told.place(index), "delta": text}
+        if voice.item == "reasoning":
+            self._emit(events, f"{voice.events}.delta", delta, reasoning=text)
         else:
-            self._emit(events, "response.output_text.delta", {**delta, "logprobs": logprobs}, text=text)
+            if voice.part == "output_text":
+                delta["logprobs"] = logprobs
+            self._emit(events, f"{voice.events}.delta", delta, text=text)
 
     def _tell_call(self, call: ToolCall, status: str, events: list[Chunk]) -> None:
         events += self.close("completed")
@@ -247,7 +344,7 @@ class ResponseEvents:
         whole = status == "completed"
         arguments = call.arguments or ("{}" if whole else "")
         item: JsonObject = {
-            "id": f"fc_{self._id}_{index}",
+            "id": self._calls.get(call.id, ("", ""))[1] or f"fc_{self._id}_{index}",
             "type": "function_call",
             "status": "in_progress",
             "call_id": call.id,
@@ -266,6 +363,20 @@ class ResponseEvents:
         )
         self._item_done({**item, "status": status, "arguments": arguments}, events)
 
+    def _tell_custom(self, call: ToolCall, events: list[Chunk]) -> None:
+        """A call of a custom tool, whose input is any text."""
+        events += self.close("completed")
+        known = self._calls[call.id][1]
+        item: JsonObject = {"id": known, "type": "custom_tool_call", "call_id": call.id, "name": call.name}
+        place: JsonObject = {"item_id": known, "output_index": len(self._items)}
+        self._emit(
+            events, "response.output_item.added", {"output_index": len(self._items), "item": {**item, "input": ""}}
+        )
+        self._emit(events, "response.custom_tool_call_input.delta", {**place, "delta": call.arguments})
+        told = {**place, "input": call.arguments}
+        self._emit(events, "response.custom_tool_call_input.done", told, tool_calls=(call,))
+        self._item_done({**item, "input": call.arguments}, events)
+
     def _item_done(self, item: JsonObject, events: list[Chunk]) -> None:
         self._emit(events, "response.output_item.done", {"output_index": len(self._items), "item": item})
         self._items.append(item)
@@ -278,13 +389,34 @@ class ResponseEvents:
 
 def _id_of(raw: JsonObject) -> str:
     """The id of the answer that a provider's event belongs to; ``""`` where it does not tell."""
-    return _string(_message_in(raw).get("id"))
+    response: Any = raw.get("response")
+    return _string((cast("JsonObject", response) if isinstance(response, dict) else _message_in(raw)).get("id"))
 
 
 def _message_in(raw: JsonObject) -> JsonObject:
     """What names the answer: the event itself, or the message that it begins (Anthropic)."""
     message: Any = raw.get("message")
     return cast("JsonObject", message) if raw.get("type") == "message_start" and isinstance(message, dict) else raw
+
+
+def _thinking_voice(raw: JsonObject) -> str:
+    return "summary" if raw.get("type") == "response.reasoning_summary_text.delta" else "reasoning"
+
+
+def _speaking_voice(chunk: Chunk) -> str:
+    """Whether the text of a chunk is a refusal: its event says so of these very words."""
+    if chunk.raw.get("type") == "response.refusal.delta":
+        return "refusal"
+    delta: Any = _first_choice(chunk.raw).get("delta")
+    refusal: Any = cast("JsonObject", delta).get("refusal") if isinstance(delta, dict) else None
+    return "refusal" if refusal and refusal == chunk.text else "text"
+
+
+def _retold(raw: JsonObject, output: Sequence[JsonObject]) -> JsonObject:
+    """A provider's own response object with other output items; what is no such object is left as it is."""
+    if not isinstance(raw.get("output"), list):
+        return raw
+    return {name: value for name, value in raw.items() if name != "output_text"} | {"output": list(output)}
 
 
 def _first_choice(raw: JsonObject) -> JsonObject:

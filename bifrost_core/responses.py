@@ -10,7 +10,8 @@ import attrs
 
 from .attempts import Attempt
 from .blocks import is_message
-from .types import Choice, JsonObject, RouteRef, ToolCall, Usage, retold_content, retold_raw
+from .response_objects import with_output_text
+from .types import Choice, JsonObject, RouteRef, ToolCall, Usage, retold_message, retold_raw
 
 __all__ = [
     "ChatResponse",
@@ -133,8 +134,7 @@ class ChatResponse(Response):
         if not self.choices:
             return attrs.evolve(self, choices=(Choice(text=text),))  # pyright: ignore[reportCallIssue] # `message` has a default
         first = self.choices[0]
-        message = {**first.message, "content": retold_content(first.message.get("content"), text)}
-        changed = attrs.evolve(first, text=text, message=message)
+        changed = attrs.evolve(first, text=text, message=retold_message(first.message, text))
         return attrs.evolve(
             self,
             choices=(changed, *self.choices[1:]),
@@ -146,7 +146,9 @@ class ChatResponse(Response):
         choices: list[JsonObject] = []
         for choice in self.choices:
             message: JsonObject = {"role": "assistant", "content": choice.text or None}
-            if not choice.tool_calls:
+            if choice.message.get("refusal") and choice.message["refusal"] == choice.text:
+                message |= {"content": None, "refusal": choice.text}
+            elif not choice.tool_calls:
                 message["content"] = choice.text
             if choice.reasoning:
                 message["reasoning_content"] = choice.reasoning
@@ -392,26 +394,9 @@ class ResponsesResponse(Response):
         return attrs.evolve(self, parse=parse)
 
     def with_text(self, text: str) -> Self:
-        """A copy whose first text part says ``text``, in ``raw`` too; the other text parts go."""
-        output: list[JsonObject] = []
-        new: JsonObject = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-        said = False
-        for item in self.output:
-            if item.get("type") != "message":
-                output.append(item)
-                continue
-            content: list[JsonObject] = []
-            for part in item.get("content", ()):
-                if part.get("type") != "output_text":
-                    content.append(part)
-                elif not said:
-                    content.append(new)
-                    said = True
-            output.append({**item, "content": content})
-        if not said:
-            name = f"msg_{self.id.removeprefix('resp_') or '0'}_{len(output)}"
-            message: JsonObject = {"id": name, "type": "message", "role": "assistant", "status": "completed"}
-            output.append({**message, "content": [new]})
+        """A copy whose first text part says ``text``, in ``raw`` too; the other text parts and refusals go."""
+        name = f"msg_{self.id.removeprefix('resp_') or '0'}_{len(self.output)}"
+        output = with_output_text(self.output, text, name)
         raw = self.raw
         if raw.get("choices") or is_message(raw):
             raw = retold_raw(raw, text, 0)

@@ -87,6 +87,11 @@ class StreamRun(Run):
         super().stop()
         self._handover.leave()
 
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a stream filter sees the chunks, and may have changed them."""
+        return self._filters is not None
+
     # -- the call's side ------------------------------------------------------------------------
 
     async def main(self) -> None:

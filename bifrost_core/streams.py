@@ -14,6 +14,7 @@ from .calls import Call
 from .errors import ConfigError, PluginError
 from .interruptions import ends_process
 from .response_events import ResponseEvents
+from .response_objects import begins
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .responses_bodies import echo_of
 from .roots import poster, spawn_root_task, wait_out
@@ -32,6 +33,11 @@ class StreamSource(Protocol):
     asked: Request
     failure: BaseException | None
     response: Response | None
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a stream filter sees the chunks, and may have changed them."""
+        ...
 
     async def main(self) -> None:
         """Run the call to its end. Raises nothing but a cancellation from outside."""
@@ -225,7 +231,9 @@ class ChatStream(ResponseStream):
 class ResponsesStream(ResponseStream):
     """A streamed answer in the OpenAI Responses shape: one ``Chunk`` per event, ``raw`` the event as a dict.
 
-    The events tell what the call delivers: a stream filter that has changed the chunks has changed them all.
+    The events of a provider that has this shape itself are handed on as they came. Where the answer came as chat, or
+    a stream filter is in the way, they are told anew and tell what the call delivers: a filter that has changed the
+    chunks has changed them all.
 
     Args:
         begin: Makes the call; awaited once, on entering.
@@ -238,6 +246,8 @@ class ResponsesStream(ResponseStream):
     def __init__(self, begin: Callable[[], Awaitable[StreamSource]], parse: Callable[[str], Any] | None = None) -> None:
         super().__init__(begin, parse)
         self._events: ResponseEvents | None = None
+        self._passes: bool | None = None  # the provider's own events go on; known with the first of them
+        self._whole: ResponsesResponse | None = None
 
     def _maker(self, source: StreamSource) -> ResponseEvents:
         if self._events is None:
@@ -246,7 +256,9 @@ class ResponsesStream(ResponseStream):
         return self._events
 
     def _told(self, source: StreamSource, batch: list[Chunk]) -> list[Chunk]:
-        return self._maker(source).feed(batch)
+        if self._passes is None and batch:
+            self._passes = not source.is_filtered and begins(batch[0].raw)
+        return batch if self._passes else self._maker(source).feed(batch)
 
     def _last(self, source: StreamSource) -> list[Chunk]:
         response = source.response
@@ -256,6 +268,9 @@ class ResponsesStream(ResponseStream):
                 f"a plugin answered responses with {type(response).__name__}; return a ResponsesResponse",
                 call_id=source.call.id,
             )
+        if self._passes:
+            self._whole = response
+            return []
         return self._maker(source).finish(response)
 
     @property
@@ -265,7 +280,7 @@ class ResponsesStream(ResponseStream):
         Raises:
             ConfigError: The stream has not ended, or was left before its end.
         """
-        told = None if self._events is None else self._events.response
+        told = self._whole if self._events is None else self._events.response
         if told is None or not self._ended:
             raise ConfigError("the stream has not been read to its end; its response is not complete")
         return told

@@ -16,6 +16,7 @@ import msgspec
 from ._errors import ConfigError
 from .blocks import blocks_of, event_saying, is_event, is_message, message_saying
 from .bodies import Content, Source, source_of
+from .response_objects import is_response_event, said_event, with_output_text
 
 __all__ = [
     "Choice",
@@ -422,10 +423,16 @@ class Chunk:
     def as_said(self) -> Chunk:
         """The chunk without what its event repeats of others, for stream filters, which may have changed those.
 
-        An event without choices that has another text than the chunk (the last one of a transcription has all
+        Of a Responses stream the events that accumulate keep what names and counts. Any other event without
+        choices that has another text than the chunk (the last one of a transcription has all
         of it) keeps in ``raw`` only the members that name and count.
         """
         raw = self.raw
+        if is_response_event(raw):
+            said = said_event(raw, self.text)
+            if said is None:
+                return self.with_text(self.text)
+            return self if said is raw else attrs.evolve(self, raw=said)
         if "choices" in raw or is_event(raw) or is_message(raw):
             return self
         if self.text == (raw.get("text") or raw.get("delta") or ""):
@@ -464,9 +471,16 @@ def _retell(choice: JsonObject, text: str, index: int) -> JsonObject:
     for member in ("message", "delta"):
         old: Any = choice.get(member)
         if isinstance(old, dict):
-            told = cast("JsonObject", old)
-            changed[member] = {**told, "content": retold_content(told.get("content"), text)}
+            changed[member] = retold_message(cast("JsonObject", old), text)
     return changed
+
+
+def retold_message(message: JsonObject, text: str) -> JsonObject:
+    """A message or a delta that says ``text``: its refusal, its sound and what quotes the old words go."""
+    told = {name: value for name, value in message.items() if name not in {"audio", "annotations"}}
+    if told.get("refusal") is not None:
+        told["refusal"] = None
+    return {**told, "content": retold_content(message.get("content"), text)}
 
 
 def retold_content(content: Any, text: str) -> Any:
@@ -490,8 +504,13 @@ def retold_raw(raw: JsonObject, text: str, index: int) -> JsonObject:
         return message_saying(raw, text)
     if is_event(raw):
         return event_saying(raw, text)
+    if isinstance(output := raw.get("output"), list) and raw.get("object") == "response":
+        told = with_output_text(cast("list[JsonObject]", output), text, f"msg_{raw.get('id')}")
+        return {name: value for name, value in raw.items() if name != "output_text"} | {"output": told}
     kept = {name: value for name, value in raw.items() if name in _WORDLESS}
     kept.update((name, text) for name in ("text", "delta") if isinstance(raw.get(name), str))
+    if is_response_event(raw) and "logprobs" in raw:  # a list, which readers count on
+        kept["logprobs"] = []
     return kept
 
 

@@ -16,7 +16,8 @@ PLUGINS = ROOT / "plugins" / "bifrost_plugins"
 # From the ground up. A module or sub-package imports what stands below it, and inside a sub-package its siblings.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_errors", "kinds", "clocks", "media", "interruptions", "roots", "limiter", "copies"}),
-    frozenset({"blocks", "bodies", "cache_options", "forms", "keys", "timeouts", "decompression", "docstrings"}),
+    frozenset({"blocks", "bodies", "cache_options", "forms", "keys", "timeouts", "decompression", "docstrings"})
+    | frozenset({"response_objects"}),
     frozenset({"types", "wire"}),
     frozenset({"prices"}),
     frozenset({"estimates"}),

@@ -25,7 +25,7 @@ _FAMILIES: Final[tuple[tuple[re.Pattern[str], frozenset[str]], ...]] = tuple(
         (r"(?:codex|computer-use)-.+|gpt-[5-9][0-9.]*-codex(?:-.+)?", {"responses"}),
         (r"gpt-[a-z0-9.-]+-(?:audio|search)(?:-.+)?|gpt-audio(?:-.+)?", {"chat"}),
         (r"gpt-3\.5-turbo-instruct(?:-.+)?|(?:babbage|davinci)-002", set[str]()),
-        (r"gpt-[a-z0-9.-]+|o[1-9](?:-.+)?|chatgpt-.+", {"chat", "responses"}),
+        (r"gpt-(?!oss)[a-z0-9.-]+|o[1-9](?:-.+)?|chatgpt-.+", {"chat", "responses"}),
     )
 )
 _REASONING: Final = re.compile(r"(?:o[1-9]|gpt-[5-9]|gpt-[1-9][0-9]|codex|computer-use)(?:[.-].*)?")
