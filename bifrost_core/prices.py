@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal, DecimalException
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from re import search
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from ._errors import ConfigError
 from .types import Usage
 
-__all__ = ["Price", "PriceBook", "PriceTable", "built_in_table"]
+__all__ = ["Price", "PriceBook", "PriceRule", "PriceTable", "built_in_table"]
 
 _MILLION = Decimal(1_000_000)
 _MINUTE = Decimal(60)
@@ -44,6 +45,10 @@ def _usd(value: Decimal | str | int | None) -> Decimal | None:
     return None if value is None else _exact(value, "price")
 
 
+def _nested(value: Any) -> Any:
+    return Price(**cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+
+
 @attrs.frozen(kw_only=True)
 class Price:
     """The price of a model in USD; each part ``Decimal``, ``str`` or ``int``, None where unknown.
@@ -59,6 +64,8 @@ class Price:
         per_audio_minute: Per minute of audio.
         per_million_characters: Per million characters.
         per_request: Per request; None: nothing.
+        long_context_from: Input tokens beyond which ``long_context`` holds for the whole request; None: never.
+        long_context: The price then, a ``Price`` or its parts as a mapping.
 
     Raises:
         ConfigError: A float, a negative number, or more than six decimals (a token would cost a
@@ -74,6 +81,21 @@ class Price:
     per_audio_minute: Decimal | None = attrs.field(default=None, converter=_usd)
     per_million_characters: Decimal | None = attrs.field(default=None, converter=_usd)
     per_request: Decimal | None = attrs.field(default=None, converter=_usd)
+    long_context_from: int | None = None
+    long_context: Price | None = attrs.field(default=None, converter=_nested)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.long_context is None) is not (self.long_context_from is None):
+            raise ConfigError("long_context and long_context_from belong together; give both", field="long_context")
+        if self.long_context_from is not None and not (
+            type(self.long_context_from) is int and self.long_context_from >= 0
+        ):
+            raise ConfigError("long_context_from is a number of tokens, 0 or more", field="long_context_from")
+        if self.long_context is not None and (
+            not isinstance(self.long_context, Price)  # pyright: ignore[reportUnnecessaryIsInstance] # users' input
+            or self.long_context.long_context is not None
+        ):
+            raise ConfigError("long_context is a Price without a further one", field="long_context")
 
     def cost(self, usage: Usage) -> Decimal | None:
         """What ``usage`` costs in USD, exactly; None when a part that was used has no price.
@@ -91,7 +113,11 @@ class Price:
             paid by tokens and by minutes, the transcription models by minutes alone.
             https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching: cache writes have a
             price of their own.
+            https://platform.openai.com/docs/pricing: a prompt beyond the short context is paid at the
+            long one's price as a whole, its output too.
         """
+        if self.long_context is not None and usage.input_tokens > (self.long_context_from or 0):
+            return self.long_context.cost(usage)
         cached = min(usage.cached_tokens, usage.input_tokens)
         written = min(usage.cache_write_tokens, usage.input_tokens - cached)
         annotated = min(usage.annotated_pages, usage.pages)
@@ -136,13 +162,13 @@ class Price:
             ConfigError: The factor is no exact number, or a part would have more than six decimals.
         """
         by = _exact(factor, "factor")
-        parts: dict[str, Decimal | None] = attrs.asdict(self)
-        return Price(
-            **{
-                name: None if part is None else _EXACT.multiply(part, by).normalize(_EXACT)
-                for name, part in parts.items()
-            }
-        )
+        parts: dict[str, Any] = attrs.asdict(self, recurse=False)
+        for name, part in parts.items():
+            if isinstance(part, Decimal):
+                parts[name] = _EXACT.multiply(part, by).normalize(_EXACT)
+            elif isinstance(part, Price):
+                parts[name] = part.scaled(factor)
+        return Price(**parts)
 
 
 class PriceBook:
@@ -171,14 +197,43 @@ class PriceBook:
         return built_in_table().version
 
     def find(self, provider: str, model: str) -> Price | None:
-        """The price of a model, or None where it is unknown."""
-        name = f"{provider}/{model}"
-        found = self._prices.get(name)
-        return built_in_table().prices.get(name) if found is None else found
+        """The price of a model, or None where it is unknown.
+
+        Of the built-in prices a name that is not listed may match a rule, as dated names of a model do.
+        """
+        found = self._prices.get(f"{provider}/{model}")
+        return _built_in(provider, model) if found is None else found
 
     def names(self) -> tuple[str, ...]:
         """Every ``"provider/model"`` with a price, sorted."""
         return tuple(sorted({*self._prices, *built_in_table().prices}))
+
+
+@attrs.frozen
+class PriceRule:
+    """The price of all names that match.
+
+    Attributes:
+        kind: ``equals``, ``starts_with``, ``contains`` or ``regex``.
+        text: What names are compared with; in lower case but for ``regex``.
+        price: None: it is known that none can be told.
+
+    Source:
+        https://github.com/pydantic/genai-prices (the rules by which names mean models).
+    """
+
+    kind: str
+    text: str
+    price: Price | None
+
+    def matches(self, model: str) -> bool:
+        """Whether a name is one of them."""
+        if self.kind == "regex":
+            return search(self.text, model) is not None
+        model = model.lower()
+        if self.kind == "starts_with":
+            return model.startswith(self.text)
+        return self.text in model if self.kind == "contains" else self.text == model
 
 
 @attrs.frozen
@@ -190,12 +245,14 @@ class PriceTable:
         date: The day on which they held, ``YYYY-MM-DD``.
         source: The library and its version that they were read from.
         prices: By ``"provider/model"``.
+        rules: By provider, for names that are not in ``prices``: the first that matches counts.
     """
 
     version: str
     date: str
     source: str
     prices: Mapping[str, Price]
+    rules: Mapping[str, tuple[PriceRule, ...]]
 
 
 @cache
@@ -206,4 +263,19 @@ def built_in_table() -> PriceTable:
     text = resources.files(__package__ or "bifrost_core").joinpath("prices.json").read_bytes()
     table: dict[str, Any] = msgspec.json.decode(text)
     prices = {name: Price(**parts) for name, parts in table["prices"].items()}
-    return PriceTable(table["version"], table["date"], table["source"], prices)
+    rules = {
+        provider: tuple(
+            PriceRule(kind, text, None if price is None else Price(**price)) for kind, text, price in listed
+        )
+        for provider, listed in table["rules"].items()
+    }
+    return PriceTable(table["version"], table["date"], table["source"], prices, rules)
+
+
+@lru_cache(maxsize=1_024)  # names come from callers
+def _built_in(provider: str, model: str) -> Price | None:
+    table = built_in_table()
+    found = table.prices.get(f"{provider}/{model}")
+    if found is not None:
+        return found
+    return next((rule.price for rule in table.rules.get(provider, ()) if rule.matches(model)), None)

@@ -9,7 +9,7 @@ import attrs
 
 from .blocks import folded, is_event, is_message
 from .response_events import ResponseEvents
-from .response_objects import is_silent_item
+from .response_objects import is_silent_item, shell_of
 from .responses import ChatResponse, Response, ResponsesResponse, Transcription
 from .types import Choice, Chunk, JsonObject, ToolCall, rebuilt_raw
 
@@ -81,8 +81,12 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
 
     chunks: list[Chunk] = []
     calls: list[ToolCall] = []
+    is_own = isinstance(response.raw.get("output"), list)  # the provider's own shape: the names of its items are kept
     for item in response.output:
         one = ResponsesResponse(output=(item,))
+        named = is_own and item.get("type") in {"message", "reasoning"}
+        if named:
+            chunks.append(Chunk(raw=_item_event(shell_of(item), "added")))
         if is_silent_item(item):
             chunks.append(Chunk(raw=_item_event(item)))
         elif item.get("type") == "custom_tool_call":
@@ -102,6 +106,8 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
                 delta = {"tool_calls": [{"index": len(calls), **call.to_openai()}]}
                 chunks.append(Chunk(tool_calls=(call,), raw=event(delta)))
                 calls.append(call)
+        if named and (one.reasoning or _said(one)):
+            chunks.append(Chunk(raw=_item_event(shell_of(item))))
     if response.incomplete_reason is None:
         reason = "tool_calls" if calls else "stop"
     else:
@@ -111,8 +117,8 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     return chunks
 
 
-def _item_event(item: JsonObject) -> JsonObject:
-    return {"type": "response.output_item.done", "item": item}
+def _item_event(item: JsonObject, what: str = "done") -> JsonObject:
+    return {"type": f"response.output_item.{what}", "item": item}
 
 
 def _said(response: ResponsesResponse) -> str:

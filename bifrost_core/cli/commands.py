@@ -295,7 +295,7 @@ def prices(context: click.Context, text: str) -> int:
     "--provider",
     "providers",
     multiple=True,
-    default=["mistral"],
+    default=["mistral", "openai", "anthropic"],
     show_default=True,
     help="Whose prices; may be repeated.",
 )
@@ -303,7 +303,7 @@ def prices(context: click.Context, text: str) -> int:
 def refresh(out: Path, day: datetime.datetime | None, providers: tuple[str, ...]) -> None:
     """Make the file of built-in prices from the library genai-prices and the corrections kept here.
 
-    Prices that cannot be said exactly (tiers, times of day, units of other kinds) are left out and listed.
+    Prices that cannot be said exactly (several tiers, times of day, units of other kinds) are left out and listed.
     """
     price_list.refresh(out, (day or datetime.datetime.now(datetime.UTC)).date(), providers)
 

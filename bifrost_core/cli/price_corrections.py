@@ -14,6 +14,8 @@ __all__ = ["CACHED_SHARES", "CORRECTIONS", "CachedShare", "Correction"]
 _PRICING: Final = "https://docs.mistral.ai/inference/pricing"
 _MODELS: Final = "https://docs.mistral.ai/getting-started/models"
 _LIBRARY: Final = "https://github.com/pydantic/genai-prices/blob/main/prices/providers/mistral.yml"
+_OPENAI: Final = "https://platform.openai.com/docs/pricing"
+_OPENAI_MODERATION: Final = "https://platform.openai.com/docs/guides/moderation"
 _DOCS: Final = "2026-08-21"  # the release of the documentation that was read
 
 
@@ -136,5 +138,38 @@ CORRECTIONS: Final[tuple[Correction, ...]] = (
         "a name of the open weights with another host's price, as the library itself remarks",
         _LIBRARY,
         "2026-11-25",
+    ),
+    *(
+        Correction(
+            f"openai/{model}",
+            "per_request",
+            "0",
+            "the library has the model without a price; the endpoint is free",
+            _OPENAI_MODERATION,
+            "2026-11-25",
+        )
+        for model in ("omni-moderation-latest", "omni-moderation-2024-09-26")
+    ),
+    *(
+        Correction(
+            f"openai/{model}",
+            "entry",
+            None,
+            "the library has the price of its text tokens alone; those of sound cost many times as much",
+            _OPENAI,
+            "2026-11-25",
+        )
+        for model in ("gpt-4o-audio-preview", "gpt-4o-mini-audio-preview")
+    ),
+    *(
+        Correction(
+            f"openai/{model}",
+            "entry",
+            None,
+            "open weights, which other hosts serve at this price; OpenAI's own API does not",
+            _OPENAI,
+            "2026-11-25",
+        )
+        for model in ("gpt-oss-120b", "gpt-oss-20b", "gpt-oss-safeguard-20b")
     ),
 )

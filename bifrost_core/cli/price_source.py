@@ -25,13 +25,15 @@ from .price_corrections import CachedShare, Correction
 
 __all__ = ["LibraryModel", "Made", "Period", "convert", "file_text", "installed", "make", "read"]
 
-Entries = dict[str, dict[str, str]]
+Entries = dict[str, dict[str, Any]]
+Rules = dict[str, list[tuple[str, str, dict[str, Any] | None]]]
 
 # The library's units: the field of ``Price``, and how many of ours are in one of theirs.
 _UNITS: Final[Mapping[str, tuple[str, int]]] = {
     "input_mtok": ("input", 1),
     "output_mtok": ("output", 1),
     "cache_read_mtok": ("cached_input", 1),
+    "cache_write_mtok": ("cache_write_input", 1),
     "input_document_kpages": ("per_page", 1000),
     "input_annotated_document_kpages": ("per_annotated_page", 1000),
     "audio_hours": ("per_audio_minute", 60),
@@ -39,6 +41,13 @@ _UNITS: Final[Mapping[str, tuple[str, int]]] = {
     "input_mchars": ("per_million_characters", 1),
     "requests_kcount": ("per_request", 1000),
 }
+# Units of which no usage tells how many were used; a model is not left out for them.
+_UNCHARGED: Final[Mapping[str, str]] = {
+    "cache_write_1h_mtok": "writes to the cache for an hour are charged as those for minutes",
+    "storage_searches_kcount": "searches in stored files are not charged",
+    "web_searches_kcount": "web searches are not charged",
+}
+_RULED: Final = frozenset({"anthropic", "openai"})  # whose rules are right; Mistral's name models that are retired
 _MICRO: Final = Decimal("1e-6")
 _NOISE: Final = Decimal(2) ** -50  # relative: four units in the last place of a binary double
 _EXACT: Final = Context(prec=60)
@@ -66,12 +75,12 @@ class LibraryModel:
     Attributes:
         names: Names that mean it and no other.
         periods: In the library's order.
-        patterns: Rules that names are matched with; they can not be listed.
+        patterns: Rules that names are matched with, as kind and text; such names can not be listed.
     """
 
     names: tuple[str, ...]
     periods: tuple[Period, ...]
-    patterns: tuple[str, ...] = ()
+    patterns: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen
@@ -81,10 +90,12 @@ class Made:
     Attributes:
         prices: By ``"provider/model"``, fields of ``Price`` as text.
         notes: What was left out or corrected for nothing, a sentence each.
+        rules: By provider, in the order in which they are tried: kind, text, and the price or None.
     """
 
     prices: Entries
     notes: tuple[str, ...]
+    rules: Rules = attrs.field(factory=dict[str, list[tuple[str, str, dict[str, Any] | None]]])
 
 
 # -- the library -----------------------------------------------------------------------------------
@@ -123,14 +134,14 @@ def read(models: Sequence[Any]) -> list[LibraryModel]:
     return found
 
 
-def _matched(clause: Any) -> tuple[set[str], set[str]]:
+def _matched(clause: Any) -> tuple[set[str], set[tuple[str, str]]]:
     """The names that a rule lists, and the parts of it that list none."""
     if hasattr(clause, "equals"):
         return {clause.equals}, set()
     if not hasattr(clause, "or_"):
-        return set(), {f"{kind} {text!r}" for kind, text in _members(clause).items()}
+        return set(), {(kind, str(text)) for kind, text in _members(clause).items()}
     names: set[str] = set()
-    patterns: set[str] = set()
+    patterns: set[tuple[str, str]] = set()
     for each in clause.or_:
         more_names, more_patterns = _matched(each)
         names |= more_names
@@ -174,10 +185,14 @@ def make(
     """
     prices: Entries = {}
     notes: list[str] = []
+    targets: dict[str, list[tuple[str, str, str | dict[str, Any] | None]]] = {}
     for provider, models in library.items():
-        made = convert(provider, models, day)
+        listed = list(models)
+        made = convert(provider, listed, day)
         prices.update(made.prices)
         notes += made.notes
+        if provider in _RULED:
+            targets[provider] = _rules(provider, listed, made.prices, day)
     for correction in corrections:
         if not _correct(prices, correction):
             notes.append(f"{correction.model}: the correction of {correction.field} is needed no more")
@@ -190,7 +205,31 @@ def make(
             Price(**parts)
         except (ConfigError, TypeError) as exc:
             raise ConfigError(f"{name}: {exc}", field=name) from None
-    return Made(dict(sorted(prices.items())), tuple(notes))
+    rules: Rules = {
+        provider: [
+            (kind, text, prices.get(target) if isinstance(target, str) else target) for kind, text, target in found
+        ]
+        for provider, found in targets.items()
+    }
+    return Made(dict(sorted(prices.items())), tuple(notes), rules)
+
+
+def _rules(
+    provider: str, models: Iterable[LibraryModel], prices: Entries, day: datetime.date
+) -> list[tuple[str, str, str | dict[str, Any] | None]]:
+    """How names that are not listed mean models: kind, text, and a listed name that has the price, or the price.
+
+    Of a model without a usable price the listed names are here too: no rule of another may take them.
+    """
+    found: list[tuple[str, str, str | dict[str, Any] | None]] = []
+    for model in models:
+        target = f"{provider}/{model.names[0]}" if model.names else None
+        is_priced = target in prices
+        price = target if is_priced else None if model.names else _parts(model.periods, day)[0] or None
+        if not is_priced and model.names:
+            found += [("equals", name.lower(), None) for name in model.names]
+        found += [(kind, text if kind == "regex" else text.lower(), price) for kind, text in model.patterns]
+    return found
 
 
 def convert(provider: str, models: Iterable[LibraryModel], day: datetime.date) -> Made:
@@ -200,7 +239,8 @@ def convert(provider: str, models: Iterable[LibraryModel], day: datetime.date) -
     for model in models:
         names = [f"{provider}/{name}" for name in model.names]
         shown = ", ".join(names)
-        notes += [f"{provider}: names that match {pattern} are not listed" for pattern in model.patterns]
+        if provider not in _RULED:
+            notes += [f"{provider}: names that match {kind} {text!r} are not listed" for kind, text in model.patterns]
         parts, problem = _parts(model.periods, day)
         if not names:
             continue
@@ -212,29 +252,48 @@ def convert(provider: str, models: Iterable[LibraryModel], day: datetime.date) -
             for period in model.periods
             if period.start is not None and period.start > day
         ]
+        notes += [
+            f"{shown}: {why}"
+            for unit, why in _UNCHARGED.items()
+            if any(unit in period.parts for period in model.periods)
+        ]
         prices.update({name: dict(parts) for name in names})
     return Made(prices, tuple(notes))
 
 
-def _parts(periods: Sequence[Period], day: datetime.date) -> tuple[dict[str, str], str]:
+def _parts(periods: Sequence[Period], day: datetime.date) -> tuple[dict[str, Any], str]:
     """The fields of a price, or why there is none."""
     if any(period.condition for period in periods):
         return {}, f"its price depends on a {next(period.condition for period in periods if period.condition)}"
     begun = [period for period in periods if period.start is None or period.start <= day]
     if not begun:
         return {}, "no price has begun"
-    parts: dict[str, str] = {}
+    parts: dict[str, Any] = {}
+    far: dict[str, Any] = {}  # beyond a number of input tokens
+    starts: set[int] = set()
     for unit, value in sorted(begun[-1].parts.items()):
+        if unit in _UNCHARGED:
+            continue
         if unit not in _UNITS:
             return {}, f"it has a price per {unit}"
-        if not isinstance(value, Decimal):
+        near, beyond = value, value
+        tiers: Any = getattr(value, "tiers", None)
+        if tiers is not None and len(tiers) == 1:
+            near, beyond = getattr(value, "base", None), tiers[0].price
+            starts.add(tiers[0].start)
+        if not isinstance(near, Decimal) or not isinstance(beyond, Decimal):
             return {}, f"its price per {unit} is no single number ({type(value).__name__})"
         field, size = _UNITS[unit]
-        price = _plain(value, size)
-        if price is None:
-            return {}, f"its price per {unit} ({value}) is not whole pico-USD"
-        if parts.setdefault(field, price) != price:
-            return {}, f"it has two prices for {field}"
+        for told, amount in ((parts, near), (far, beyond)):
+            price = _plain(amount, size)
+            if price is None:
+                return {}, f"its price per {unit} ({amount}) is not whole pico-USD"
+            if told.setdefault(field, price) != price:
+                return {}, f"it has two prices for {field}"
+    if len(starts) > 1:
+        return {}, "its prices change at more than one number of tokens"
+    if starts:
+        parts |= {"long_context": far, "long_context_from": starts.pop()}
     return parts, "" if parts else "it has no price"
 
 
@@ -277,10 +336,11 @@ def _correct(prices: Entries, correction: Correction) -> bool:
     return prices.get(model) != before
 
 
-def file_text(prices: Entries, *, day: datetime.date, source: str) -> str:
-    """The file of built-in prices, a line per model; the same for the same prices."""
+def file_text(prices: Entries, rules: Rules | None = None, *, day: datetime.date, source: str) -> str:
+    """The file of built-in prices, a line per model and per rule; the same for the same prices."""
     encoder = msgspec.json.Encoder(order="sorted")
-    digest = hashlib.sha256(encoder.encode(prices)).hexdigest()[:8]
+    known = rules or {}
+    digest = hashlib.sha256(encoder.encode([prices, known] if known else prices)).hexdigest()[:8]
     head = {
         "about": "USD: per million tokens, page, minute of audio, million characters, request. "
         "Made by 'bifrost prices refresh'; corrections with their sources in bifrost_core/cli/price_corrections.py.",
@@ -290,4 +350,10 @@ def file_text(prices: Entries, *, day: datetime.date, source: str) -> str:
     }
     lines = [f' "{name}": {encoder.encode(value).decode()},' for name, value in head.items()]
     rows = [f'  "{name}": {encoder.encode(prices[name]).decode()}' for name in sorted(prices)]
-    return "\n".join(["{", *lines, ' "prices": {', ",\n".join(rows), " }", "}", ""])
+    ruled = [
+        f'  "{provider}": [\n' + ",\n".join(f"   {encoder.encode(rule).decode()}" for rule in known[provider]) + "\n  ]"
+        for provider in sorted(known)
+        if known[provider]
+    ]
+    table = [' "prices": {', ",\n".join(rows), " },", ' "rules": {', *([",\n".join(ruled)] if ruled else []), " }"]
+    return "\n".join(["{", *lines, *table, "}", ""])

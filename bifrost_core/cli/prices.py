@@ -65,8 +65,9 @@ def _shown(price: Price, field: str) -> str:
 def refresh(out: Path, day: datetime.date, providers: tuple[str, ...]) -> None:
     """Write the file of built-in prices as they are on ``day``; what is left out is told on standard error."""
     source, library = installed(providers)
-    made = make(library, day, CORRECTIONS, CACHED_SHARES)
-    out.write_text(file_text(made.prices, day=day, source=source), encoding="utf-8", newline="\n")
+    corrections = [each for each in CORRECTIONS if each.model.partition("/")[0] in providers]
+    made = make(library, day, corrections, CACHED_SHARES)
+    out.write_text(file_text(made.prices, made.rules, day=day, source=source), encoding="utf-8", newline="\n")
     for note in made.notes:
         sys.stderr.write(f"{note}\n")
     click.echo(f"{len(made.prices)} prices of {day} from {source} written to {out}")

@@ -61,7 +61,7 @@ def test_a_unit_of_the_library_is_converted_exactly(period: Period, parts: dict[
     [
         pytest.param([since(input_mtok=SimpleNamespace(base=1, tiers=[]))], "no single number", id="tiers"),
         pytest.param([since(input_mtok="1"), since(condition="TimeOfDateConstraint")], "TimeOfDate", id="time-of-day"),
-        pytest.param([since(input_mtok="1", cache_write_mtok="2")], "cache_write_mtok", id="other-unit"),
+        pytest.param([since(input_mtok="1", input_audio_mtok="2")], "input_audio_mtok", id="other-unit"),
         pytest.param([since(input_mtok="0.0000001")], "pico", id="too-fine"),
         pytest.param([since(input_mtok="0.1000001")], "pico", id="no-noise"),
         pytest.param([since(input_mtok="-1")], "pico", id="negative"),
@@ -231,7 +231,7 @@ MODELS = [
 def test_the_librarys_models_become_plain_values_and_a_name_belongs_to_the_first() -> None:
     assert read(MODELS) == [
         LibraryModel(("big-1", "big-latest"), (Period(None, {"input_mtok": ONE}),)),
-        LibraryModel(("big-x",), (Period(None, {"input_mtok": ONE}),), ("starts_with 'big-'",)),
+        LibraryModel(("big-x",), (Period(None, {"input_mtok": ONE}),), (("starts_with", "big-"),)),
         LibraryModel(
             ("small",),
             (
@@ -257,6 +257,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     mistral[-1].prices.input_mtok = SimpleNamespace(base=ONE, tiers=[])
     providers = [SimpleNamespace(id="mistral", models=mistral), SimpleNamespace(id="other", models=MODELS[:1])]
+    providers += [SimpleNamespace(id=name, models=MODELS) for name in ("openai", "anthropic")]
     monkeypatch.setitem(sys.modules, "genai_prices", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "genai_prices.data", SimpleNamespace(providers=providers))
     monkeypatch.setattr(price_source, "version", lambda name: f"1.2.3 of {name}")
@@ -328,7 +329,7 @@ def test_the_file_in_the_package_is_as_the_command_writes_it() -> None:
     text = path.read_text(encoding="utf-8")
     table = json.loads(text)
     day = datetime.date.fromisoformat(table["date"])
-    assert text == file_text(table["prices"], day=day, source=table["source"])
+    assert text == file_text(table["prices"], table["rules"], day=day, source=table["source"])
     shares = {name: share.share for name, share in CACHED_SHARES.items()}
     for name, parts in table["prices"].items():
         assert "cached_input" in parts or "input" not in parts or name.partition("/")[0] not in shares

@@ -58,6 +58,19 @@ def rates_of(price: Price) -> Rates:
     )
 
 
+def _rates_within(price: Price, input_upper: int) -> Rates:
+    """The dearest rates of a request of at most so many input tokens, which decide over the price of long contexts."""
+    rates = rates_of(price)
+    if price.long_context is None or input_upper <= (price.long_context_from or 0):
+        return rates
+    far = rates_of(price.long_context)
+    return Rates(
+        None if rates.input is None or far.input is None else max(rates.input, far.input),
+        None if rates.output is None or far.output is None else max(rates.output, far.output),
+        max(rates.request, far.request),
+    )
+
+
 def _per_token(price: Decimal) -> int:
     return pico_of(price) // _MILLION
 
@@ -66,7 +79,7 @@ def upper_bound(price: Price | None, attempt: Attempt) -> int | None:
     """Pico-USD that the attempt can not go beyond; None where its price, prompt or output is not bounded."""
     if price is None or attempt.input_upper is None or attempt.output_upper is None:
         return None
-    cost = rates_of(price).cost(attempt.input_upper, attempt.output_upper)
+    cost = _rates_within(price, attempt.input_upper).cost(attempt.input_upper, attempt.output_upper)
     return None if cost is None else min(cost, MAX_AMOUNT)
 
 
@@ -81,7 +94,7 @@ def affordable(price: Price, attempt: Attempt, room: int) -> int | None:
     Returns:
         Tokens, 0 or more; None where output costs nothing or the price is not known.
     """
-    rates = rates_of(price)
+    rates = _rates_within(price, attempt.input_upper or 0)
     prompt = rates.cost(attempt.input_upper or 0, 0)
     if prompt is None or not rates.output:
         return None
