@@ -118,6 +118,9 @@ def greatest_cost(price: Price | None, input_upper: int | None, output_upper: in
     if price is None or input_upper is None or output_upper is None:
         return None
     costs = _ends(price, input_upper, output_upper)
+    if costs is not None and price.long_context_from is not None and input_upper > price.long_context_from:
+        within = _ends(price, price.long_context_from, output_upper)  # a shorter prompt may be the dearer one
+        costs = None if within is None else costs + within
     return None if costs is None else max(costs)
 
 

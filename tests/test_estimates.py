@@ -240,11 +240,16 @@ def test_an_empty_body_is_one_token_at_least() -> None:
 
 
 PART = st.one_of(st.none(), st.integers(0, 10**8).map(lambda micro: Decimal(micro).scaleb(-6)))
+FLAT = {field.name: PART for field in attrs.fields(Price) if not field.name.startswith("long_")}
+PRICES = st.one_of(
+    st.builds(Price, **FLAT),
+    st.builds(Price, **FLAT, long_context_from=st.integers(0, 10**7), long_context=st.builds(Price, **FLAT)),
+)
 
 
 @settings(max_examples=200)
 @given(
-    st.builds(Price, **{field.name: PART for field in attrs.fields(Price)}),
+    PRICES,
     st.integers(1, 10**7),
     st.integers(0, 10**6),
     st.data(),

@@ -177,6 +177,7 @@ ONE_UNIT = {
     "per_annotated_page": Usage(pages=1, annotated_pages=1),
     "per_audio_minute": Usage(audio_seconds=60),
     "per_million_characters": Usage(characters=1),
+    "per_request": Usage(requests=1),
 }
 
 
@@ -193,15 +194,18 @@ def test_a_built_in_price_is_whole_in_pico_usd_and_every_part_of_it_is_charged(n
     assert price is not None
     parts = {field: value for field, value in attrs.asdict(price).items() if value is not None}
     assert parts != {}
+    far, start = parts.pop("long_context", None), parts.pop("long_context_from", None)
+    assert far is None or (start >= 100_000 and {field for field in far if far[field] is not None} == parts.keys())
     for field, value in parts.items():
         unit = 1 if field.startswith("per_") and field != "per_million_characters" else 10**6
         cost = price.cost(ONE_UNIT[field])
         assert cost is not None
         assert Fraction(cost) == Fraction(value) / unit
         assert (Fraction(cost) * 10**12).denominator == 1
-    if price.input is not None:
+    if price.input is not None and provider == "mistral":
         assert price.cached_input is not None
         assert price.cached_input * 10 == price.input or model.startswith(GUESTS)
+    assert price.cached_input is None or price.input is None or price.cached_input <= price.input
     assert price.output is None or price.input is not None
 
 
@@ -279,7 +283,7 @@ PART = st.one_of(st.none(), st.integers(0, 10**8).map(lambda micro: Decimal(micr
 
 @settings(max_examples=300)
 @given(
-    st.builds(Price, **{field.name: PART for field in attrs.fields(Price)}),
+    st.builds(Price, **{field.name: PART for field in attrs.fields(Price) if not field.name.startswith("long_")}),
     st.builds(Usage, **{field.name: COUNT for field in attrs.fields(Usage)}),
 )
 def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -> None:
@@ -392,3 +396,77 @@ def test_the_smallest_output_limit_wins_and_only_while_reserving() -> None:
     assert (made.output_upper, made._limit) == (20, 20)
     with pytest.raises(ConfigError, match="at least 1"):
         made.limit_output(0)
+
+
+# -- long contexts -------------------------------------------------------------------------------------------------
+
+FAR = Price(input="1", output="2", long_context_from=100, long_context={"input": "10", "output": "20"})
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        pytest.param(Usage(input_tokens=100, output_tokens=10), "0.00012", id="as-long-as-may-be"),
+        pytest.param(Usage(input_tokens=101, output_tokens=10), "0.00121", id="longer"),
+        pytest.param(Usage(input_tokens=101, cached_tokens=101), "0.00101", id="cached-tokens-count"),
+    ],
+)
+def test_beyond_a_long_context_the_whole_request_has_its_price(usage: Usage, cost: str) -> None:
+    assert FAR.cost(usage) == Decimal(cost)
+
+
+def test_a_long_context_is_scaled_with_the_rest() -> None:
+    scaled = FAR.scaled("0.5")
+    assert scaled == Price(input="0.5", output="1", long_context_from=100, long_context=Price(input="5", output="10"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param({"long_context_from": 5}, id="no-price"),
+        pytest.param({"long_context": Price(input=1)}, id="no-start"),
+        pytest.param({"long_context": Price(input=1), "long_context_from": -1}, id="negative"),
+        pytest.param({"long_context": Price(input=1), "long_context_from": True}, id="no-number"),
+        pytest.param({"long_context": "1", "long_context_from": 1}, id="no-price-but-text"),
+        pytest.param({"long_context": FAR, "long_context_from": 1}, id="nested"),
+    ],
+)
+def test_half_a_long_context_is_refused(parts: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="long_context"):
+        Price(input="1", **parts)
+
+
+# -- names by rules ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        pytest.param("anthropic/claude-haiku-4-5-20251001", "anthropic/claude-haiku-4-5", id="dated"),
+        pytest.param("anthropic/claude-opus-4-1-20250805", "anthropic/claude-opus-4-1", id="another"),
+        pytest.param("openai/computer-use-preview-2025-03-11", "openai/computer-use", id="prefix"),
+        pytest.param("openai/gpt-6-luna-2026-11-01", "openai/gpt-6-luna", id="regex"),
+        pytest.param("openai/gpt-4o-2024-05-13-x", None, id="no-rule-matches"),
+        pytest.param("openai/gpt-4o-audio-preview-2024-12-17", None, id="of-a-model-without-a-price"),
+        pytest.param("openai/gpt-4o-transcribe", None, id="listed-without-a-price"),
+        pytest.param("mistral/mistral-small-latest-x", None, id="no-rules-of-mistral"),
+        pytest.param("groq/claude-haiku-4-5-20251001", None, id="of-another-provider"),
+    ],
+)
+def test_a_name_that_is_not_listed_may_mean_a_model_by_a_rule(name: str, same: str | None) -> None:
+    book = PriceBook()
+    found = book.find(*name.split("/"))
+    assert found == (None if same is None else book.find(*same.split("/")))
+    assert (found is None) is (same is None)
+
+
+def test_a_name_that_is_listed_needs_no_rule() -> None:
+    assert PriceBook().find("openai", "gpt-4o-2024-05-13") == Price(input="5", output="15")
+    own = PriceBook({"openai/computer-use-x": Price(input=1)})
+    assert own.find("openai", "computer-use-x") == Price(input=1)
+
+
+def test_moderation_at_openai_is_known_to_be_free() -> None:
+    price = PriceBook().find("openai", "omni-moderation-latest")
+    assert price is not None
+    assert price.cost(Usage(requests=1)) == 0

@@ -80,6 +80,45 @@ def test_what_can_not_be_said_exactly_is_left_out_with_the_reason(periods: list[
     assert why in note
 
 
+def tier(base: str, far: str, start: int = 200_000) -> SimpleNamespace:
+    return SimpleNamespace(base=Decimal(base), tiers=[SimpleNamespace(start=start, price=Decimal(far))])
+
+
+def test_one_tier_is_the_price_of_a_long_context() -> None:
+    made = convert("p", [model(since(input_mtok=tier("5", "10"), output_mtok="25"))], DAY)
+    far = {"input": "10", "output": "25"}
+    assert made.prices == {"p/m": {"input": "5", "output": "25", "long_context": far, "long_context_from": 200_000}}
+    two = convert("p", [model(since(input_mtok=tier("5", "10"), output_mtok=tier("1", "2", 300_000)))], DAY)
+    assert two == price_source.Made({}, ("p/m: left out, its prices change at more than one number of tokens",))
+
+
+def test_what_no_usage_counts_is_told_and_leaves_no_model_out() -> None:
+    made = convert("p", [model(since(input_mtok="1", cache_write_mtok="2", web_searches_kcount="10"))], DAY)
+    assert made.prices == {"p/m": {"input": "1", "cache_write_input": "2"}}
+    assert made.notes == ("p/m: web searches are not charged",)
+
+
+def test_rules_are_kept_in_the_librarys_order_and_none_takes_what_has_no_price() -> None:
+    library = {
+        "openai": [
+            LibraryModel(("a",), (since(input_mtok="1"),), (("starts_with", "A-"),)),
+            LibraryModel(("b",), (since(input_audio_mtok="1"),), (("regex", "^B"),)),
+            LibraryModel((), (since(input_mtok="3"),), (("contains", "c"),)),
+        ],
+        "mistral": [LibraryModel(("m",), (since(input_mtok="1"),), (("starts_with", "m-"),))],
+    }
+    made = make(library, DAY, [Correction("openai/a", "input", "2", "why", "https://example.org/prices")])
+    assert made.rules == {
+        "openai": [
+            ("starts_with", "a-", {"input": "2"}),
+            ("equals", "b", None),
+            ("regex", "^B", None),
+            ("contains", "c", {"input": "3"}),
+        ]
+    }
+    assert "mistral: names that match starts_with 'm-' are not listed" in made.notes
+
+
 @pytest.mark.parametrize(
     ("day", "price"), [("2026-03-15", "0.1"), ("2026-03-16", "0.15"), ("2026-11-25", "0.15"), ("2027-01-01", "0.2")]
 )
