@@ -79,19 +79,22 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     def event(delta: JsonObject, finish_reason: str | None = None) -> JsonObject:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
+    def event_of(item: JsonObject, what: str = "done") -> JsonObject:
+        return {**head, "object": "response", "type": f"response.output_item.{what}", "item": item}
+
     chunks: list[Chunk] = []
     calls: list[ToolCall] = []
     is_own = isinstance(response.raw.get("output"), list)  # the provider's own shape: the names of its items are kept
     for item in response.output:
         one = ResponsesResponse(output=(item,))
-        named = is_own and item.get("type") in {"message", "reasoning"}
+        named = is_own and item.get("type") in {"function_call", "message", "reasoning"}
         if named:
-            chunks.append(Chunk(raw=_item_event(shell_of(item), "added")))
+            chunks.append(Chunk(raw=event_of(shell_of(item), "added")))
         if is_silent_item(item):
-            chunks.append(Chunk(raw=_item_event(item)))
+            chunks.append(Chunk(raw=event_of(item)))
         elif item.get("type") == "custom_tool_call":
             told = ToolCall(str(item.get("call_id")), str(item.get("name")), str(item.get("input")))
-            chunks.append(Chunk(tool_calls=(told,), raw=_item_event(item)))
+            chunks.append(Chunk(tool_calls=(told,), raw=event_of(item)))
             calls.append(told)
         elif text := _said(one):
             name = "content" if one.output_text else "refusal"
@@ -100,14 +103,14 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
             thought = {"type": "thinking", "thinking": [{"type": "text", "text": reasoning}]}
             chunks.append(Chunk(reasoning=reasoning, raw=event({"role": "assistant", "content": [thought]})))
         elif item.get("type") == "reasoning":  # sealed: no words to be told
-            chunks.append(Chunk(raw=_item_event(item)))
+            chunks.append(Chunk(raw=event_of(item)))
         elif item.get("status") != "incomplete":
             for call in one.tool_calls:
                 delta = {"tool_calls": [{"index": len(calls), **call.to_openai()}]}
                 chunks.append(Chunk(tool_calls=(call,), raw=event(delta)))
                 calls.append(call)
         if named and (one.reasoning or _said(one)):
-            chunks.append(Chunk(raw=_item_event(shell_of(item))))
+            chunks.append(Chunk(raw=event_of(shell_of(item))))
     if response.incomplete_reason is None:
         reason = "tool_calls" if calls else "stop"
     else:
@@ -115,10 +118,6 @@ def _chunks_of_items(response: ResponsesResponse) -> list[Chunk]:
     usage = ChatResponse(usage=response.usage).to_openai()["usage"]
     chunks.append(Chunk(finish_reason=reason, usage=response.usage, raw={**event({}, reason), "usage": usage}))
     return chunks
-
-
-def _item_event(item: JsonObject, what: str = "done") -> JsonObject:
-    return {"type": f"response.output_item.{what}", "item": item}
 
 
 def _said(response: ResponsesResponse) -> str:

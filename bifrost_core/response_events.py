@@ -213,7 +213,7 @@ class ResponseEvents:
                 continue
             if not self._id:
                 name = _id_of(chunk.raw)
-                if not name and not chunk.has_content and chunk.finish_reason is None:
+                if not (name or chunk.has_content or chunk.finish_reason or item_of(chunk.raw)):
                     continue
                 self._begin(name or self._called, _message_in(chunk.raw), events)
             if (item := item_of(chunk.raw)) is not None:
