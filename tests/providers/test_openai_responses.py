@@ -120,10 +120,11 @@ def test_a_word_with_an_equal_is_rewritten(given: dict[str, Any], wanted: dict[s
 
 
 def test_a_class_is_its_schema_beside_other_members_of_text() -> None:
-    for body in (
+    bodies: list[dict[str, Any]] = [
         {"text": {"verbosity": "low"}, "text_format": Size},
         {"text_format": Size, "text": {"verbosity": "low"}},
-    ):
+    ]
+    for body in bodies:
         text = sent(**body)["text"]
         assert (text["verbosity"], text["format"]["type"], text["format"]["name"]) == ("low", "json_schema", "Size")
     for format_first in ({"text_format": Size, "text": GOLDEN["text"]}, {"text": GOLDEN["text"], "text_format": Size}):
