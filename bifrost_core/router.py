@@ -133,7 +133,7 @@ class Router(Operations):
 
     @classmethod
     def from_env(cls, **options: Any) -> Self:
-        """A Router over the keys in the environment: ``MISTRAL_API_KEY``, ``MISTRAL_API_KEY_2`` and so on.
+        """A Router over the keys in the environment: ``MISTRAL_API_KEY``, ``MISTRAL_API_KEY_2``, ``OPENAI_API_KEY`` and so on.
 
         Raises:
             ConfigError: No such variable is set.
