@@ -109,6 +109,7 @@ class HttpProvider:
     __slots__ = (
         "_calls",
         "_headers",
+        "_table",
         "auth",
         "base_url",
         "engine",
@@ -142,25 +143,30 @@ class HttpProvider:
             raise ConfigError("name is one word of a-z, 0-9, '_', '.' and '-'", field="name")
         self.name: str = name
         self.keys: tuple[Key, ...] = made
-        self.operations: frozenset[Operation] = frozenset(self.codecs)
+        self._table: Mapping[Operation, Codec] = self.table()
+        self.operations: frozenset[Operation] = frozenset(self._table)
         self.auth: Auth = Auth()
         self.network: Network = network
         self.engine: HttpEngine | None = None
         self.base_url: str = base
         self.reporter: Reporter = Reporter(name, made)
-        self._calls: dict[Operation, str] = {at: self.base_url + codec.path for at, codec in self.codecs.items()}
+        self._calls: dict[Operation, str] = {at: self.base_url + codec.path for at, codec in self._table.items()}
         agent = (b"user-agent", user_agent().encode())
         identity = (b"accept-encoding", b"identity")
         content = ((b"content-type", b"application/json"),)
         self._headers: dict[tuple[str, str], RawHeaders] = {
             (method, accept): (*body, (b"accept", accept.encode()), identity, agent)
             for method, body in (("POST", content), ("GET", ()))
-            for accept in {_EVENTS, *(codec.accept for codec in self.codecs.values())}
+            for accept in {_EVENTS, *(codec.accept for codec in self._table.values())}
         }
 
     def __repr__(self) -> str:
         name, keys = getattr(self, "name", "?"), getattr(self, "keys", ())  # not there yet while it is being made
         return f"{type(self).__name__}(name={name!r}, keys={[key.id for key in keys]!r})"
+
+    def table(self) -> Mapping[Operation, Codec]:
+        """Its operations, asked once when it is made: ``codecs``, or what a subclass imports then and not before."""
+        return self.codecs
 
     def knows(self, model: str) -> bool:
         """Whether ``model`` is by its name one of this provider's."""
@@ -255,7 +261,7 @@ class HttpProvider:
         return ()
 
     def _codec(self, request: Request) -> Codec:
-        codec = self.codecs.get(request.operation)
+        codec = self._table.get(request.operation)
         if codec is None:
             raise self.reporter.unsupported(request.operation.value, "this adapter does not map the operation")
         return codec

@@ -6,30 +6,35 @@ Source:
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
 __all__ = ["capabilities_of", "is_known", "is_reasoning"]
 
-# In this order: the first that matches the name counts.
-_FAMILIES: Final[tuple[tuple[re.Pattern[str], frozenset[str]], ...]] = tuple(
-    (re.compile(pattern), frozenset(capabilities))
-    for pattern, capabilities in (
-        (r"text-embedding-.+", {"embeddings"}),
-        (r"(?:omni|text)-moderation-.+", {"moderation"}),
-        (r"whisper-.+", {"transcription"}),
-        (r"tts-.+|gpt-(?:[a-z0-9.-]+-)?tts(?:-.+)?", {"speech"}),
-        (r"gpt-(?:[a-z0-9.-]+-)?transcribe(?:-.+)?", {"transcription"}),
-        (r"gpt-(?:image|realtime)(?:-.+)?|gpt-[a-z0-9.-]+-realtime(?:-.+)?|dall-e-.+|sora-.+", set[str]()),
-        (r"o[1-9](?:-[a-z0-9]+)*-(?:pro|deep-research)(?:-.+)?|gpt-[5-9][0-9.]*-pro(?:-.+)?", {"responses"}),
-        (r"(?:codex|computer-use)-.+|gpt-[5-9][0-9.]*-codex(?:-.+)?", {"responses"}),
-        (r"gpt-[a-z0-9.-]+-(?:audio|search)(?:-.+)?|gpt-audio(?:-.+)?", {"chat"}),
-        (r"gpt-3\.5-turbo-instruct(?:-.+)?|(?:babbage|davinci)-002", set[str]()),
-        (r"gpt-(?!oss)[a-z0-9.-]+|o[1-9](?:-.+)?|chatgpt-.+", {"chat", "responses"}),
+_REASONING: Final = r"(?:o[1-9]|gpt-[5-9]|gpt-[1-9][0-9]|codex|computer-use)(?:[.-].*)?"
+_OWN: Final = r"[a-z0-9][a-z0-9._:-]*"
+
+
+@functools.cache
+def _families() -> tuple[tuple[re.Pattern[str], frozenset[str]], ...]:
+    """Patterns and what the models serve, in the order in which they are tried; made at first use, not at import."""
+    return tuple(
+        (re.compile(pattern), frozenset(capabilities))
+        for pattern, capabilities in (
+            (r"text-embedding-.+", {"embeddings"}),
+            (r"(?:omni|text)-moderation-.+", {"moderation"}),
+            (r"whisper-.+", {"transcription"}),
+            (r"tts-.+|gpt-(?:[a-z0-9.-]+-)?tts(?:-.+)?", {"speech"}),
+            (r"gpt-(?:[a-z0-9.-]+-)?transcribe(?:-.+)?", {"transcription"}),
+            (r"gpt-(?:image|realtime)(?:-.+)?|gpt-[a-z0-9.-]+-realtime(?:-.+)?|dall-e-.+|sora-.+", set[str]()),
+            (r"o[1-9](?:-[a-z0-9]+)*-(?:pro|deep-research)(?:-.+)?|gpt-[5-9][0-9.]*-pro(?:-.+)?", {"responses"}),
+            (r"(?:codex|computer-use)-.+|gpt-[5-9][0-9.]*-codex(?:-.+)?", {"responses"}),
+            (r"gpt-[a-z0-9.-]+-(?:audio|search)(?:-.+)?|gpt-audio(?:-.+)?", {"chat"}),
+            (r"gpt-3\.5-turbo-instruct(?:-.+)?|(?:babbage|davinci)-002", set[str]()),
+            (r"gpt-(?!oss)[a-z0-9.-]+|o[1-9](?:-.+)?|chatgpt-.+", {"chat", "responses"}),
+        )
     )
-)
-_REASONING: Final = re.compile(r"(?:o[1-9]|gpt-[5-9]|gpt-[1-9][0-9]|codex|computer-use)(?:[.-].*)?")
-_OWN: Final = re.compile(r"[a-z0-9][a-z0-9._:-]*")
 
 
 def _base(model: str) -> str:
@@ -40,7 +45,7 @@ def _base(model: str) -> str:
 def is_known(model: str) -> bool:
     """Whether a model is by its name one of OpenAI's."""
     base = _base(model)
-    return _OWN.fullmatch(base) is not None and any(pattern.fullmatch(base) for pattern, _ in _FAMILIES)
+    return re.fullmatch(_OWN, base) is not None and any(pattern.fullmatch(base) for pattern, _ in _families())
 
 
 def is_reasoning(model: str) -> bool:
@@ -49,10 +54,10 @@ def is_reasoning(model: str) -> bool:
     Source:
         https://platform.openai.com/docs/guides/reasoning
     """
-    return _REASONING.fullmatch(_base(model)) is not None
+    return re.fullmatch(_REASONING, _base(model)) is not None
 
 
 def capabilities_of(model: str) -> frozenset[str]:
     """What a model serves, as names of operations; nothing where its name does not tell."""
     base = _base(model)
-    return next((words for pattern, words in _FAMILIES if pattern.fullmatch(base)), frozenset[str]())
+    return next((words for pattern, words in _families() if pattern.fullmatch(base)), frozenset[str]())

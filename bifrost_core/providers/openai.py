@@ -1,40 +1,17 @@
-"""OpenAI's API: https://platform.openai.com/docs/api-reference.
-
-Operations are rows of one table, each a function that writes and one that reads.
-"""
+"""OpenAI's API: https://platform.openai.com/docs/api-reference."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
 from bifrost_core.types import Operation
 
 from ._adapter import Codec, HttpProvider
-from ._chat import read_chat
-from ._chat_stream import ChatStreamDecoder
-from ._embeddings import read_embeddings
-from ._models import write_models
-from ._openai_audio import (
-    OpenAITranscriptionDecoder,
-    read_openai_speech,
-    read_openai_transcription,
-    write_openai_speech,
-    write_openai_transcription,
-)
-from ._openai_chat import write_chat
 from ._openai_families import is_known
-from ._openai_responses import NativeResponsesDecoder, read_native_responses, write_native_responses
-from ._openai_texts import (
-    read_openai_models,
-    read_openai_moderation,
-    write_openai_embeddings,
-    write_openai_moderation,
-)
 from .base import Quota
 
 __all__ = ["OpenAI", "openai_quotas"]
@@ -79,24 +56,11 @@ class OpenAI(HttpProvider):
 
     __slots__ = ()
 
-    codecs: ClassVar[Mapping[Operation, Codec]] = MappingProxyType(
-        {
-            Operation.CHAT: Codec("/v1/chat/completions", write_chat, read_chat, ChatStreamDecoder),
-            Operation.RESPONSES: Codec(
-                "/v1/responses", write_native_responses, read_native_responses, NativeResponsesDecoder
-            ),
-            Operation.EMBEDDINGS: Codec("/v1/embeddings", write_openai_embeddings, read_embeddings),
-            Operation.TRANSCRIPTION: Codec(
-                "/v1/audio/transcriptions",
-                write_openai_transcription,
-                read_openai_transcription,
-                OpenAITranscriptionDecoder,
-            ),
-            Operation.MODERATION: Codec("/v1/moderations", write_openai_moderation, read_openai_moderation),
-            Operation.SPEECH: Codec("/v1/audio/speech", write_openai_speech, read_openai_speech, accept="*/*"),
-            Operation.MODELS: Codec("/v1/models", write_models, read_openai_models, method="GET"),
-        }
-    )
+    def table(self) -> Mapping[Operation, Codec]:
+        """Its operations."""
+        from ._openai_operations import OPENAI  # noqa: PLC0415 # needed by those who have such a provider
+
+        return OPENAI
 
     def __init__(
         self,

@@ -8,49 +8,21 @@ Source:
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bifrost_core.errors import ConfigError
 from bifrost_core.keys import Key, Secret
-from bifrost_core.types import Operation, Request
+from bifrost_core.types import Operation
 
 from ._adapter import Codec, HttpProvider
-from ._chat import read_chat
-from ._chat_stream import ChatStreamDecoder
-from ._embeddings import read_embeddings
-from ._models import write_models
-from ._openai_audio import (
-    OpenAITranscriptionDecoder,
-    read_openai_speech,
-    read_openai_transcription,
-    write_open_speech,
-    write_open_transcription,
-)
-from ._openai_chat import write_open_chat, write_open_responses
-from ._openai_texts import (
-    read_open_models,
-    read_openai_moderation,
-    write_open_embeddings,
-    write_open_moderation,
-)
-from ._responses import ResponsesStreamDecoder, read_responses
 from .base import Quota
 from .openai import openai_quotas
 
 __all__ = ["OpenAICompatible"]
 
-_CHAT: Final = "/v1/chat/completions"
-_WITHOUT_USAGE: Final[Mapping[Operation, Codec]] = {  # for servers that refuse to be asked for the usage of streams
-    Operation.CHAT: Codec(_CHAT, functools.partial(write_open_chat, stream_usage=False), read_chat, ChatStreamDecoder),
-    Operation.RESPONSES: Codec(
-        _CHAT, functools.partial(write_open_responses, stream_usage=False), read_responses, ResponsesStreamDecoder
-    ),
-}
 _VERSION: Final = re.compile(r"v[0-9]+[a-z0-9]*")
 
 
@@ -78,22 +50,11 @@ class OpenAICompatible(HttpProvider):
 
     __slots__ = ("_asks_for_usage",)
 
-    codecs: ClassVar[Mapping[Operation, Codec]] = MappingProxyType(
-        {
-            Operation.CHAT: Codec(_CHAT, write_open_chat, read_chat, ChatStreamDecoder),
-            Operation.RESPONSES: Codec(_CHAT, write_open_responses, read_responses, ResponsesStreamDecoder),
-            Operation.EMBEDDINGS: Codec("/v1/embeddings", write_open_embeddings, read_embeddings),
-            Operation.TRANSCRIPTION: Codec(
-                "/v1/audio/transcriptions",
-                write_open_transcription,
-                read_openai_transcription,
-                OpenAITranscriptionDecoder,
-            ),
-            Operation.MODERATION: Codec("/v1/moderations", write_open_moderation, read_openai_moderation),
-            Operation.SPEECH: Codec("/v1/audio/speech", write_open_speech, read_openai_speech, accept="*/*"),
-            Operation.MODELS: Codec("/v1/models", write_models, read_open_models, method="GET"),
-        }
-    )
+    def table(self) -> Mapping[Operation, Codec]:
+        """Its operations."""
+        from ._openai_operations import COMPATIBLE, WITHOUT_USAGE  # noqa: PLC0415 # needed by those who have one
+
+        return COMPATIBLE if self._asks_for_usage else WITHOUT_USAGE
 
     def __init__(
         self,
@@ -116,7 +77,7 @@ class OpenAICompatible(HttpProvider):
         if not self.keys:
             self.keys = (Key.anonymous(),)
         if any(map(_VERSION.fullmatch, urlsplit(self.base_url).path.split("/"))):
-            self._calls = {at: self.base_url + codec.path.removeprefix("/v1") for at, codec in self.codecs.items()}
+            self._calls = {at: self.base_url + codec.path.removeprefix("/v1") for at, codec in self._table.items()}
 
     def knows(self, model: str) -> bool:  # noqa: ARG002 # any name may be one of its models
         """Never: a name does not tell on which server a model runs."""
@@ -125,7 +86,3 @@ class OpenAICompatible(HttpProvider):
     def quotas(self, headers: Mapping[str, str]) -> tuple[Quota, ...]:
         """What the headers say is left of the limits, where they have OpenAI's names."""
         return openai_quotas(headers)
-
-    def _codec(self, request: Request) -> Codec:
-        codec = None if self._asks_for_usage else _WITHOUT_USAGE.get(request.operation)
-        return codec or super()._codec(request)
