@@ -15,7 +15,11 @@ from .wire import HttpCall
 
 __all__ = ["Estimate", "choices_of", "estimated", "greatest_cost", "input_bound", "least_cost", "text_bytes"]
 
-_UNSEEN: Final = ("container", "mcp_servers", "thread")  # bring what the body does not hold (Anthropic)
+# Members that bring what the body does not hold: Anthropic's, then OpenAI's.
+_UNSEEN: Final = (
+    *("container", "mcp_servers", "thread"),
+    *("conversation", "previous_response_id", "web_search_options"),
+)
 _BESIDE_MESSAGES: Final = frozenset({"extra_body", "input", "tools", *_UNSEEN})
 _NO_TEXT: Final = frozenset({"output", "type"})  # members that may make a message something else
 _TOKENS_PER_100_BYTES: Final = 35  # of JSON as sent; text exchanges that were looked at had at most 31
@@ -23,6 +27,7 @@ _TEXT_PARTS: Final = frozenset(
     {"text", "thinking", "refusal", "reference", "tool_reference"}
     | {"input_text", "output_text", "summary_text", "reasoning_text"}
     | {"message", "function_call", "function_call_output", "reasoning"}  # items that hold parts
+    | {"custom_tool_call", "custom_tool_call_output"}
 )
 _TEXT_TOOLS: Final = frozenset({"function", "namespace", "custom"})  # others read what the body does not hold
 _UNBOUNDED: Final = frozenset({Operation.OCR, Operation.TRANSCRIPTION})
@@ -165,6 +170,8 @@ def _beyond_text(request: Request) -> Iterator[Mapping[str, Any]]:
         for name in _UNSEEN:
             if members.get(name):
                 yield {name: members[name]}
+        if isinstance(template := members.get("prompt"), Mapping):  # stored at OpenAI; a text of FIM's is no mapping
+            yield cast("Mapping[str, Any]", template)
         for name in ("messages", "input"):
             yield from _media(members.get(name))
         for tool in _list(members.get("tools")):

@@ -229,6 +229,28 @@ def test_documents_and_recordings_have_no_bound(operation: Operation) -> None:
     assert input_bound(request, HttpCall("POST", "https://example.org", (), b"{}")) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "is_bounded"),
+    [
+        pytest.param({"input": "x"}, True, id="text"),
+        pytest.param({"input": "x", "tools": [{"type": "custom", "name": "c"}]}, True, id="a-tool-of-free-text"),
+        pytest.param({"input": [{"type": "custom_tool_call_output", "output": "x"}]}, True, id="its-result"),
+        pytest.param({"input": "x", "previous_response_id": "resp_1"}, False, id="an-answer-that-is-stored"),
+        pytest.param({"input": "x", "conversation": "conv_1"}, False, id="a-conversation-that-is-stored"),
+        pytest.param({"prompt": {"id": "pmpt_1"}}, False, id="a-template-that-is-stored"),
+        pytest.param({"input": [{"type": "item_reference", "id": "x"}]}, False, id="an-item-that-is-stored"),
+        pytest.param({"prompt": "def f(", "suffix": ")"}, True, id="a-gap-to-fill"),
+        pytest.param(
+            {"messages": [{"role": "user", "content": "x"}], "web_search_options": {"a": 1}}, False, id="search"
+        ),
+        pytest.param({"input": "x", "extra_body": {"conversation": "conv_1"}}, False, id="in-extra-fields"),
+    ],
+)
+def test_what_the_provider_keeps_has_no_bound(body: dict[str, Any], is_bounded: bool) -> None:
+    call = HttpCall("POST", "https://example.org", (), b"{}")
+    assert (input_bound(Request(Operation.RESPONSES, "m", body), call) is not None) is is_bounded
+
+
 def test_a_file_has_no_bound() -> None:
     request = Request(Operation.CHAT, "m", files=[File("file", "a.txt", b"words")])
     assert input_bound(request, HttpCall("POST", "https://example.org", (), b"{}")) is None

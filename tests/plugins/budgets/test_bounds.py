@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import attrs
 from bifrost_plugins.budgets.bounds import affordable, upper_bound
 from bifrost_plugins.budgets.money import pico_of
 from hypothesis import given
@@ -61,3 +62,20 @@ def test_what_is_affordable_fits_and_one_token_more_does_not(
 def test_a_price_has_the_same_bound_in_any_context() -> None:
     price = Price(input="0.123456", output=Decimal("9.999999"))
     assert upper_bound(price, attempt(999_999, 777_777)) == 999_999 * 123_456 + 777_777 * 9_999_999
+
+
+FAR = Price(input="1", output="2", long_context_from=100, long_context=Price(input="3", output="4"))
+
+
+def test_a_prompt_that_may_be_long_is_bounded_by_the_price_of_a_long_one() -> None:
+    assert upper_bound(FAR, attempt(100, 10)) == 100 * 1_000_000 + 10 * 2_000_000
+    assert upper_bound(FAR, attempt(101, 10)) == 101 * 3_000_000 + 10 * 4_000_000
+    assert affordable(FAR, attempt(101, None), 400_000_000) == (400 - 303) // 4
+
+
+@given(PRICES, PRICES, st.integers(0, 1_000_000), TOKENS, st.integers(0, 1_000_000))
+def test_the_bound_holds_for_a_long_context_too(near: Price, far: Price, start: int, prompt: int, output: int) -> None:
+    price = attrs.evolve(near, long_context=far, long_context_from=start)
+    bound, cost = upper_bound(price, attempt(prompt, output)), greatest_cost(price, prompt, output)
+    assert bound is None or cost is None or bound >= pico_of(cost)
+    assert bound is None or cost is not None
