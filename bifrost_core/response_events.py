@@ -130,16 +130,17 @@ _KEPT: Final = ("phase", "encrypted_content")  # members of a provider's item th
 
 @attrs.define
 class _OpenItem:
-    """The message or the reasoning that is being told."""
+    """The message or the reasoning that is being told; ``index`` is its place in the output."""
 
     id: str
+    index: int
     voice: _Voice
     pieces: list[str] = attrs.field(factory=list[str])
     logprobs: list[JsonObject] = attrs.field(factory=list[JsonObject])
     shell: JsonObject = attrs.field(factory=dict[str, Any])
 
-    def place(self, index: int) -> JsonObject:
-        return {"item_id": self.id, "output_index": index, self.voice.index: 0}
+    def place(self) -> JsonObject:
+        return {"item_id": self.id, "output_index": self.index, self.voice.index: 0}
 
     def part(self) -> JsonObject:
         told: JsonObject = {"type": self.voice.part, self.voice.member: "".join(self.pieces)}
@@ -175,13 +176,13 @@ class ResponseEvents:
 
     __slots__ = (
         "_called",
-        "_calls",
         "_echo",
         "_finish_reason",
         "_id",
         "_items",
         "_model",
         "_open",
+        "_places",
         "_sequence",
         "_shells",
         "response",
@@ -193,17 +194,19 @@ class ResponseEvents:
         self._called = call_id.removeprefix("call_") or "0"
         self._model = model
         self._echo: JsonObject = {} if echo is None else echo
-        self._items: list[JsonObject] = []
+        self._items: dict[int, JsonObject] = {}  # by their places
         self._open: _OpenItem | None = None
         self._sequence = 0
-        self._shells: dict[str, JsonObject] = {}  # of items that a provider has begun and no chunk has filled, by type
-        self._calls: dict[str, tuple[str, str]] = {}  # types and ids of a provider's items, by the id of the call
+        # What a provider says of its items beside their words: places by the items' ids, messages and reasoning
+        # that no chunk has filled yet by their type, and calls by the calls' ids.
+        self._places: dict[str, int] = {}
+        self._shells: dict[str, JsonObject] = {}
         self._finish_reason: str | None = None
 
     @property
     def output(self) -> tuple[JsonObject, ...]:
-        """The items that are complete."""
-        return tuple(self._items)
+        """The items that are complete, by their places: words that were held back may be told after later items."""
+        return tuple(self._items[index] for index in sorted(self._items))
 
     def feed(self, chunks: Iterable[Chunk]) -> list[Chunk]:
         """The events that tell these chunks."""
@@ -223,7 +226,7 @@ class ResponseEvents:
             if chunk.text:
                 self._say(_speaking_voice(chunk), chunk.text, _logprobs_of(chunk), events)
             for call in chunk.tool_calls:
-                if self._calls.get(call.id, ("", ""))[0] == "custom_tool_call":
+                if self._shells.get(call.id, {}).get("type") == "custom_tool_call":
                     self._tell_custom(call, events)
                     continue
                 cut = not _is_json(call) or (not call.arguments and chunk.finish_reason == "length")
@@ -238,13 +241,13 @@ class ResponseEvents:
         if told is None:
             return events
         voice, part = told.voice, told.part()
-        place = told.place(len(self._items))
+        place = told.place()
         end: JsonObject = {**place, voice.member: part[voice.member]}
         if voice.part == "output_text":
             end["logprobs"] = told.logprobs
         self._emit(events, f"{voice.events}.done", end)
         self._emit(events, f"{voice.part_events}.done", {**place, "part": part})
-        self._item_done(told.item(status, [part]), events)
+        self._item_done(told.index, told.item(status, [part]), events)
         return events
 
     def finish(self, response: ResponsesResponse) -> list[Chunk]:
@@ -256,11 +259,13 @@ class ResponseEvents:
         events: list[Chunk] = []
         if not self._id:
             self._begin(response.id.removeprefix("resp_") or self._called, response.raw, events)
-        cut = {item.get("call_id") for item in self._items if item.get("status") == "incomplete"}
+        cut = {item.get("call_id") for item in self.output if item.get("status") == "incomplete"}
         for call in _cut_calls(response):
             if call.id not in cut:
                 self._tell_call(call, "incomplete", events)
         events += self.close("incomplete" if response.status == "incomplete" else "completed")
+        if (sealed := self._shells.pop("reasoning", None)) is not None:  # a filter has left none of its words
+            self._keep(_without_words(sealed), events)
         name = f"resp_{self._id}"
         if response.id != name or response.output != self.output:
             response = attrs.evolve(response, id=name, output=self.output, raw=_retold(response.raw, self.output))
@@ -288,49 +293,64 @@ class ResponseEvents:
         for event in ("response.created", "response.in_progress"):
             self._emit(events, event, {"response": begun.to_openai()})
 
+    def _place_of(self, known: str, raw: JsonObject | None = None) -> int:
+        """The place of an item: the provider's own, where it says one that is free, else the next."""
+        index = self._places.get(known) if known else None
+        if index is None:
+            taken = {*self._items, *self._places.values(), *([self._open.index] if self._open else [])}
+            stated: Any = None if raw is None else raw.get("output_index")
+            is_free = type(stated) is int and stated >= 0 and stated not in taken
+            index = stated if is_free else max(taken, default=-1) + 1
+            if known:
+                self._places[known] = index
+        return index
+
     def _take_item(self, item: JsonObject, raw: JsonObject, events: list[Chunk]) -> None:
         """An item that a provider begins or ends: its names are kept, its words are told by other chunks.
 
         What has no words is told as it is, once it is complete.
         """
-        kind, known = str(item.get("type")), str(item.get("id"))
+        kind, known = str(item.get("type")), _string(item.get("id"))
         is_done = raw.get("type") == "response.output_item.done"
+        self._place_of(known, raw)
         if isinstance(call := item.get("call_id"), str) and kind in {"function_call", "custom_tool_call"}:
-            self._calls[call] = kind, known
+            self._shells[call] = item
         elif is_silent_item(item):
             if is_done:
                 self._keep(item, events)
-        elif not is_done:
-            self._shells[kind] = item
         elif self._open is not None and self._open.id == known:
             self._open.shell = item
-        elif kind == "reasoning" and not (item.get("summary") or item.get("content")):
+        elif is_done and kind == "reasoning" and not (item.get("summary") or item.get("content")):
             self._shells.pop(kind, None)
-            if all(told.get("id") != known for told in self._items):  # nothing of it was told: its seal is kept
-                self._keep({"summary": [], **item}, events)
+            if self._places[known] not in self._items:  # it has no words, but a seal
+                self._keep(_without_words(item), events)
+        elif not is_done or self._shells.get(kind, {}).get("id") == known:
+            self._shells[kind] = item
 
     def _keep(self, item: JsonObject, events: list[Chunk]) -> None:
         events += self.close("completed")
-        self._emit(events, "response.output_item.added", {"output_index": len(self._items), "item": item})
-        self._item_done(item, events)
+        index = self._place_of(_string(item.get("id")))
+        self._emit(events, "response.output_item.added", {"output_index": index, "item": item})
+        self._item_done(index, item, events)
 
     def _say(self, kind: str, text: str, logprobs: list[JsonObject], events: list[Chunk]) -> None:
+        if kind == "reasoning" and self._shells.get("reasoning", {}).get("summary"):
+            kind = "summary"  # a filter that held it back has given it in another event
         told, voice = self._open, _VOICES[kind]
-        index = len(self._items)
-        if told is None or told.voice is not voice:
+        if told is None or told.voice is not voice or voice.item in self._shells:
             events += self.close("completed")
-            index = len(self._items)
-            prefix = "rs" if voice.item == "reasoning" else "msg"
             shell = self._shells.pop(voice.item, {})
-            known = shell.get("id")
-            name = known if isinstance(known, str) else f"{prefix}_{self._id}_{index}"
-            told = self._open = _OpenItem(name, voice, shell=shell)
+            name = _string(shell.get("id"))
+            index = self._place_of(name)
+            if not name:
+                name = f"{'rs' if voice.item == 'reasoning' else 'msg'}_{self._id}_{index}"
+            told = self._open = _OpenItem(name, index, voice, shell=shell)
             added: JsonObject = {"output_index": index, "item": told.item("in_progress", [])}
             self._emit(events, "response.output_item.added", added)
-            self._emit(events, f"{voice.part_events}.added", {**told.place(index), "part": told.part()})
+            self._emit(events, f"{voice.part_events}.added", {**told.place(), "part": told.part()})
         told.pieces.append(text)
         told.logprobs = [*told.logprobs, *logprobs]
-        delta: JsonObject = {**told.place(index), "delta": text}
+        delta: JsonObject = {**told.place(), "delta": text}
         if voice.item == "reasoning":
             self._emit(events, f"{voice.events}.delta", delta, reasoning=text)
         else:
@@ -340,11 +360,12 @@ class ResponseEvents:
 
     def _tell_call(self, call: ToolCall, status: str, events: list[Chunk]) -> None:
         events += self.close("completed")
-        index = len(self._items)
+        known = _string(self._shells.get(call.id, {}).get("id"))
+        index = self._place_of(known)
         whole = status == "completed"
         arguments = call.arguments or ("{}" if whole else "")
         item: JsonObject = {
-            "id": self._calls.get(call.id, ("", ""))[1] or f"fc_{self._id}_{index}",
+            "id": known or f"fc_{self._id}_{index}",
             "type": "function_call",
             "status": "in_progress",
             "call_id": call.id,
@@ -361,25 +382,24 @@ class ResponseEvents:
             {**place, "name": call.name, "arguments": arguments},
             tool_calls=(call,) if whole else (),
         )
-        self._item_done({**item, "status": status, "arguments": arguments}, events)
+        self._item_done(index, {**item, "status": status, "arguments": arguments}, events)
 
     def _tell_custom(self, call: ToolCall, events: list[Chunk]) -> None:
         """A call of a custom tool, whose input is any text."""
         events += self.close("completed")
-        known = self._calls[call.id][1]
+        known = _string(self._shells[call.id].get("id"))
+        index = self._place_of(known)
         item: JsonObject = {"id": known, "type": "custom_tool_call", "call_id": call.id, "name": call.name}
-        place: JsonObject = {"item_id": known, "output_index": len(self._items)}
-        self._emit(
-            events, "response.output_item.added", {"output_index": len(self._items), "item": {**item, "input": ""}}
-        )
+        place: JsonObject = {"item_id": known, "output_index": index}
+        self._emit(events, "response.output_item.added", {"output_index": index, "item": {**item, "input": ""}})
         self._emit(events, "response.custom_tool_call_input.delta", {**place, "delta": call.arguments})
         told = {**place, "input": call.arguments}
         self._emit(events, "response.custom_tool_call_input.done", told, tool_calls=(call,))
-        self._item_done({**item, "input": call.arguments}, events)
+        self._item_done(index, {**item, "input": call.arguments}, events)
 
-    def _item_done(self, item: JsonObject, events: list[Chunk]) -> None:
-        self._emit(events, "response.output_item.done", {"output_index": len(self._items), "item": item})
-        self._items.append(item)
+    def _item_done(self, index: int, item: JsonObject, events: list[Chunk]) -> None:
+        self._emit(events, "response.output_item.done", {"output_index": index, "item": item})
+        self._items[index] = item
 
     def _emit(self, events: list[Chunk], kind: str, members: JsonObject, **brings: Any) -> None:
         raw: JsonObject = {"type": kind, "sequence_number": self._sequence, **members}
@@ -397,6 +417,11 @@ def _message_in(raw: JsonObject) -> JsonObject:
     """What names the answer: the event itself, or the message that it begins (Anthropic)."""
     message: Any = raw.get("message")
     return cast("JsonObject", message) if raw.get("type") == "message_start" and isinstance(message, dict) else raw
+
+
+def _without_words(item: JsonObject) -> JsonObject:
+    """A reasoning item that shows nothing of what was thought; its seal stays."""
+    return {**item, "summary": [], **({"content": []} if "content" in item else {})}
 
 
 def _thinking_voice(raw: JsonObject) -> str:

@@ -43,11 +43,12 @@ def item_of(raw: Mapping[str, Any]) -> JsonObject | None:
 
 
 def shell_of(item: Mapping[str, Any]) -> JsonObject:
-    """An output item without its words."""
+    """An output item without its words; of its parts the types stay, which tell that there are words."""
     shell: JsonObject = {name: value for name, value in item.items() if name in _SHELL}
     for name in ("content", "summary"):
-        if isinstance(item.get(name), list):
-            shell[name] = []
+        if isinstance(parts := item.get(name), list):
+            told = cast("Sequence[object]", parts)
+            shell[name] = [{"type": cast("JsonObject", part).get("type")} for part in told if isinstance(part, dict)]
     return shell
 
 
