@@ -378,7 +378,8 @@ class Choice:
 
     Attributes:
         index: Its place, from 0.
-        text: The answer's text; ``""`` where there is none.
+        text: The answer's text, or the words with which the model refused (``message["refusal"]`` has them then);
+            ``""`` where there is none.
         reasoning: What the model thought, where the provider shows it.
         tool_calls: Calls that the model wants run.
         finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter`` or the provider's own word.

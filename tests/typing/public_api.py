@@ -44,6 +44,8 @@ from bifrost_core import (
     ModerationResult,
     OcrPage,
     OcrResponse,
+    OpenAI,
+    OpenAICompatible,
     Operation,
     Price,
     PriceBook,
@@ -89,6 +91,8 @@ def keys() -> list[Key]:
 
 def routers() -> None:
     Router([Mistral("sk-plain-text-key"), Anthropic(keys(), version="2026-10-21", beta=["one"], max_in_flight=3)])
+    Router([OpenAI("sk-plain-text-key", organization="org-1"), OpenAICompatible("local", base_url="http://localhost")])
+    Router([OpenAICompatible("groq", keys(), base_url="https://api.groq.com/openai", stream_usage=False, proxy=None)])
     Router([Mistral(["sk-one-text-key", Key("sk-two-text-key")], base_url="https://api.eu.mistral.ai", proxy=None)])
     Router(
         (Mistral(keys(), name="eu"),),
