@@ -75,7 +75,7 @@ class OpenAICompatible(HttpProvider):
             del keys, base_url, options  # the frames of the error must not hold a credential
             raise problem.with_traceback(None)
         if not self.keys:
-            self.keys = (Key.anonymous(),)
+            self.keys: tuple[Key, ...] = (Key.anonymous(),)
         if any(map(_VERSION.fullmatch, urlsplit(self.base_url).path.split("/"))):
             self._calls = {at: self.base_url + codec.path.removeprefix("/v1") for at, codec in self._table.items()}
 
