@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal, DecimalException
 from functools import cache, lru_cache
 from re import search
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import attrs
 import msgspec
@@ -209,8 +209,7 @@ class PriceBook:
         return tuple(sorted({*self._prices, *built_in_table().prices}))
 
 
-@attrs.frozen
-class PriceRule:
+class PriceRule(NamedTuple):
     """The price of all names that match.
 
     Attributes:

@@ -14,7 +14,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import attrs
 
@@ -88,8 +88,7 @@ def _thought(thinking: Any) -> str:
 # --- the events
 
 
-@attrs.frozen
-class _Voice:
+class _Voice(NamedTuple):
     """How one sort of words is told.
 
     Attributes:
@@ -99,7 +98,7 @@ class _Voice:
         member: Member of the part, and of the event that ends it, that has the words.
         events: What the events with pieces of them begin with.
         part_events: What the events around them begin with.
-        index: Member of those events that names the place of the part.
+        place_name: Member of those events that names the place of the part.
     """
 
     item: str
@@ -108,7 +107,7 @@ class _Voice:
     member: str
     events: str
     part_events: str = "response.content_part"
-    index: str = "content_index"
+    place_name: str = "content_index"
 
 
 _VOICES: Final[Mapping[str, _Voice]] = {
@@ -140,7 +139,7 @@ class _OpenItem:
     shell: JsonObject = attrs.field(factory=dict[str, Any])
 
     def place(self) -> JsonObject:
-        return {"item_id": self.id, "output_index": self.index, self.voice.index: 0}
+        return {"item_id": self.id, "output_index": self.index, self.voice.place_name: 0}
 
     def part(self) -> JsonObject:
         told: JsonObject = {"type": self.voice.part, self.voice.member: "".join(self.pieces)}
