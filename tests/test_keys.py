@@ -223,7 +223,7 @@ def test_a_key_is_a_value() -> None:
 @settings(max_examples=200)
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60))
 def test_whatever_a_credential_is_its_key_does_not_show_it(value: str) -> None:
-    if read_reference(value):
+    if read_reference(value) or value in repr(Key(GOOD)):  # a word of every key's repr (``reference``) is no secret
         return
     key = Key(value)
     assert key.secret is not None
