@@ -102,6 +102,8 @@ class _Spent:
 class _ClockedStore(MemoryStore):
     """A store that notes what its operations take."""
 
+    never_waits = True
+
     def __init__(self, spent: _Spent) -> None:
         super().__init__()
         self._spent = spent

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 from cachetools import LRUCache
 
-from bifrost_core import Attempt, Usage
+from bifrost_core import Attempt, RouteRef, Usage
 
 __all__ = ["Expectations"]
 
@@ -30,6 +30,7 @@ class Expectations:
 
     def __init__(self) -> None:
         self._models: LRUCache[tuple[str, str], _Model] = LRUCache(_MODELS)
+        self._last: tuple[RouteRef, _Model] | None = None  # an attempt asks several times, by the same object
 
     def learn(self, attempt: Attempt) -> None:
         """Note what an answered attempt used."""
@@ -47,17 +48,26 @@ class Expectations:
         """Estimate of the prompt's tokens, at most their bound; 0 where the body says nothing about them."""
         return math.ceil((attempt.input_upper or 0) * self._model(attempt).ratio)
 
-    def usage(self, attempt: Attempt) -> Usage:
+    def tokens(self, attempt: Attempt) -> tuple[int, int]:
         """What the attempt will probably use: the prompt's estimate and an average answer."""
-        expected = self._model(attempt).output
-        output = math.ceil(_FIRST_OUTPUT if expected is None else expected)
-        if attempt.output_upper is not None:
-            output = min(output, attempt.output_upper)
-        return Usage(input_tokens=self.prompt(attempt), output_tokens=output, requests=1)
+        model = self._model(attempt)
+        output = math.ceil(_FIRST_OUTPUT if model.output is None else model.output)
+        if attempt.output_upper is not None and attempt.output_upper < output:
+            output = attempt.output_upper
+        return math.ceil((attempt.input_upper or 0) * model.ratio), output
+
+    def usage(self, attempt: Attempt) -> Usage:
+        """``tokens``, as a provider would count them."""
+        prompt, output = self.tokens(attempt)
+        return Usage(input_tokens=prompt, output_tokens=output, requests=1)
 
     def _model(self, attempt: Attempt) -> _Model:
-        key = attempt.route.provider, attempt.route.model
+        route = attempt.route
+        if self._last is not None and self._last[0] is route:
+            return self._last[1]
+        key = route.provider, route.model
         model = self._models.get(key)
         if model is None:
             model = self._models[key] = _Model()
+        self._last = route, model
         return model

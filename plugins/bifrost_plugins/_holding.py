@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -18,7 +18,6 @@ from .stores import (
     Granted,
     Hold,
     LedgerConflictError,
-    MemoryStore,
     Outbox,
     Store,
     StoreError,
@@ -48,7 +47,7 @@ class Holder:
     def __init__(self, store: Store, *, on_ended: Callable[[Ended], object] | None = None) -> None:
         self.store = store
         self.outbox = Outbox(store, on_ended=on_ended)
-        self._waits = not isinstance(store, MemoryStore)
+        self._waits = not getattr(store, "never_waits", False)
         self._open = dict[str, bool]()  # holds without a deadline, which are to be extended
         self._is_running = False
 
@@ -57,11 +56,29 @@ class Holder:
         """Holds of calls without a deadline, which are extended as long as they run."""
         return len(self._open)
 
+    def drive(self, steps: Coroutine[Any, Any, _T]) -> _T | Coroutine[Any, Any, _T]:
+        """Do what a hook has to do: at once with a store that never waits, which saves a limit of time.
+
+        Returns:
+            What it comes to, or the coroutine to be waited for.
+
+        Raises:
+            RuntimeError: A store that says that it never waits did.
+        """
+        if self._waits:
+            return steps
+        try:
+            steps.send(None)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+        steps.close()
+        raise RuntimeError(f"{self.store!r} says that it never waits, and did; let never_waits be False")
+
     def seconds(self, call: Call) -> float:
         """How long a hold of this call lasts by itself."""
-        if call.deadline == math.inf:
-            return _LEAST
-        return max(call.deadline - anyio.current_time(), 0.0) + _MARGIN
+        deadline = call.deadline
+        return _LEAST if deadline == math.inf else max(deadline - anyio.current_time(), 0.0) + _MARGIN
 
     async def reserve(self, hold: Hold, call: Call) -> Granted | Denied:
         """Take a hold.
@@ -72,8 +89,8 @@ class Holder:
         """
         if self.outbox.is_full:
             raise StoreError(f"{self.outbox.waiting} ends of holds wait for the store; it takes no new ones meanwhile")
-        answer = await self.ask(self.store.reserve(hold))
-        if isinstance(answer, Granted) and call.deadline == math.inf:
+        answer = await (self.ask(self.store.reserve(hold)) if self._waits else self.store.reserve(hold))
+        if call.deadline == math.inf and isinstance(answer, Granted):
             self._open[hold.id] = True
         return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -144,6 +145,10 @@ class Named:
             )
         rolling = None if period is None else float(period.seconds)
         return Claim.counter(self.bucket(instance), amount, limit=most, rolling=rolling, thresholds=tuple(marks))
+
+    def turns_at(self, now: float) -> float:
+        """UTC second until which ``claim`` says the same; infinite where the store alone knows the period."""
+        return self._period.at(now)[1] if isinstance(self._period, CalendarPeriod) else math.inf
 
     def marks(self, limit: int) -> dict[int, float]:
         """Pico-USD that are announced, each with its part of the limit."""

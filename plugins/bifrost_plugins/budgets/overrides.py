@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -22,12 +23,16 @@ class Overrides:
 
     Args:
         store: Where it is.
+
+    Attributes:
+        version: Another one after every change that was read.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._limits = dict[str, tuple[int, float]]()
         self._read_at = float("-inf")
+        self.version = 0
 
     def is_stale(self, now: float) -> bool:
         """Whether ``refresh`` is due."""
@@ -40,13 +45,23 @@ class Overrides:
             StoreError: The store failed; what was known stays.
         """
         value = await self._store.get(_KEY)
-        self._limits = {} if value is None else _read(value)
+        self._keep({} if value is None else _read(value), now)
+
+    def _keep(self, limits: dict[str, tuple[int, float]], now: float) -> None:
+        if limits != self._limits:
+            self._limits = limits
+            self.version += 1
         self._read_at = now
 
     def limit(self, bucket: str, limit: int, now: float) -> int:
         """The limit of a counter that holds now: its override's, else ``limit``."""
         found = self._limits.get(bucket) if self._limits else None
         return limit if found is None or found[1] <= now else found[0]
+
+    def ends_at(self, bucket: str, now: float) -> float:
+        """UTC second until which ``limit`` says the same if nobody changes anything."""
+        found = self._limits.get(bucket) if self._limits else None
+        return math.inf if found is None or found[1] <= now else found[1]
 
     async def change(self, bucket: str, limit: int | None, until: float, now: float) -> None:
         """Set a counter's limit until a UTC second, or with None take the override away.
@@ -62,7 +77,7 @@ class Overrides:
                 limits[bucket] = (limit, until)
             after = msgspec.json.encode(limits)
             if await self._store.put(_KEY, after, if_absent=before is None, expect=before):
-                self._limits, self._read_at = limits, now
+                self._keep(limits, now)
                 return
         raise StoreError("too many change the overrides of budgets at once; try again")
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -26,8 +27,9 @@ from bifrost_core import (
 )
 from bifrost_plugins._expectations import Expectations
 from bifrost_plugins._holding import Holder
-from bifrost_plugins._scopes import instance_labels
 from bifrost_plugins.stores import (
+    MAX_AMOUNT,
+    Claims,
     Crossing,
     Denied,
     Ended,
@@ -37,17 +39,20 @@ from bifrost_plugins.stores import (
     StoreError,
 )
 
-from .bounds import LIMITABLE, lower_output, rates_of, upper_bound
+from .bounds import LIMITABLE, lower_output, upper_bound
 from .budget import Budget, BudgetAlert
 from .charges import Basis, basis_of
 from .desk import BudgetDesk, instant_of
 from .money import Usd, exact_pico, usd_of
+from .plans import Plan, Plans
 from .reservations import Share, Taken, charge_of, exceeded, refused
-from .usage import measures
 
 __all__ = ["BudgetPlugin"]
 
 _CLAMPS: Final = 8  # times that an attempt is lowered while others take what it was lowered to
+
+_NOTHING: Final = Claims()
+_CACHED: Final[Mapping[str, int]] = MappingProxyType({"cached_calls": 1})
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +115,7 @@ class BudgetPlugin(BudgetDesk):
         self._on_threshold = on_threshold
         self._holder = Holder(self._store, on_ended=self._announce)
         self._expectations = Expectations()
+        self._plans = Plans(self._budgets, self._overrides)
         self._unreserved = 0
         self._excesses = 0
 
@@ -136,7 +142,7 @@ class BudgetPlugin(BudgetDesk):
         return self._holder.lifespan()
 
     @hookimpl
-    async def bifrost_reserve(self, attempt: Attempt, call: Call) -> None:
+    def bifrost_reserve(self, attempt: Attempt, call: Call) -> Coroutine[Any, Any, None] | None:
         """Hold the most that the attempt may cost in all of its budgets.
 
         Raises:
@@ -144,44 +150,20 @@ class BudgetPlugin(BudgetDesk):
                 ``budget_unavailable`` when the store of a hard budget fails.
         """
         if call.operation is Operation.MODELS:  # a list of models costs nothing
-            return
-        state: _CallState = call.state.setdefault(self, _CallState())
-        now = self._now()
-        labels = instance_labels(call.principal, attempt.route)
-        shares = await self._shares(labels, now)
-        hard = next((share for share in shares if share.hard), None)
-        price = self._ceiling if attempt.price is None else attempt.price
-        if hard is not None:
-            await self._bound(attempt, call, shares, hard, price, now)
-        for tries in count():
-            taken = self._taken(attempt, call, shares, price, labels, now, first=not state.is_counted)
-            state.taken[attempt.id] = taken
-            try:
-                answer = await self._holder.reserve(taken.hold, call)
-            except StoreError as exc:
-                self._fail(exc, hard)
-                return
-            if not isinstance(answer, Denied):
-                taken.is_reserved = True
-                return
-            del state.taken[attempt.id]
-            short = shares[answer.index]
-            room = answer.limit - answer.spent - answer.held
-            may_lower = short.named.budget.clamp and tries < _CLAMPS
-            if not (may_lower and lower_output(attempt, call, price, room)):
-                raise exceeded(short, answer, taken.amount)
+            return None
+        return self._holder.drive(self._reserve(attempt, call))
 
     @hookimpl
     def bifrost_attempt_finished(self, attempt: Attempt, call: Call) -> Coroutine[Any, Any, None] | None:
         """Book what the attempt cost, or give back what was held."""
         state: _CallState | None = call.state.get(self)
         taken = None if state is None else state.taken.pop(attempt.id, None)
-        return None if state is None or taken is None else self._end(attempt, state, taken)
+        return None if state is None or taken is None else self._holder.drive(self._end(attempt, state, taken))
 
     @hookimpl
     def bifrost_call_finished(self, record: CallRecord, call: Call) -> Coroutine[Any, Any, None] | None:
         """Count calls that a cache answered; they cost nothing."""
-        return self._count_cached(record, call) if record.cached else None
+        return self._holder.drive(self._count_cached(record, call)) if record.cached else None
 
     # -- after an attempt -------------------------------------------------------------------------
 
@@ -202,34 +184,54 @@ class BudgetPlugin(BudgetDesk):
 
     async def _count_cached(self, record: CallRecord, call: Call) -> None:
         provider, _, model = call.request.model.partition("/")
-        labels = instance_labels(record.principal, RouteRef(provider, model, ""))
-        hold = Hold(f"{call.id}/budgets/cached", (), call_id=call.id, labels=labels, dispatched=True)
+        plan = self._plans.find(record.principal, RouteRef(provider, model, ""), self._now())
+        hold = Hold(f"{call.id}/budgets/cached", _NOTHING, call_id=call.id, labels=plan.labels, dispatched=True)
         try:
             await self._holder.ask(self._store.reserve(hold))
         except StoreError as exc:
             _log.warning("a call that a cache answered was not counted: %s", exc)
         else:
-            await self._holder.settle(hold.id, (), {"cached_calls": 1})
+            await self._holder.settle(hold.id, (), _CACHED)
 
     # -- before an attempt ------------------------------------------------------------------------
 
-    async def _shares(self, labels: dict[str, str], now: float) -> tuple[Share, ...]:
-        """The budgets that a call belongs to."""
+    async def _reserve(self, attempt: Attempt, call: Call) -> None:
+        state: _CallState | None = call.state.get(self)
+        if state is None:
+            state = call.state[self] = _CallState()
+        now = self._now()
         if self._budgets and self._overrides.is_stale(now):
+            await self._refresh(now)
+        plan = self._plans.find(call.principal, attempt.route, now)
+        price = self._ceiling if attempt.price is None else attempt.price
+        if plan.hard is not None and _bound_of(plan, price, attempt) is None:
+            await self._bound(attempt, call, plan, plan.hard, price, now)
+        for tries in count():
+            taken = self._taken(attempt, call, plan, price, first=not state.is_counted)
+            state.taken[attempt.id] = taken
             try:
-                await self._holder.ask(self._overrides.refresh(now))
-            except StoreError as exc:  # the reservation will say what that means
-                _log.warning("overrides of budgets could not be read: %s", exc)
-        found = list[Share]()
-        for each in self._budgets:
-            instance = each.scope.instance(labels)
-            if instance is not None:
-                limit = self._overrides.limit(each.bucket(instance), each.limit, now)
-                found.append(Share(each, instance, limit))
-        return tuple(found)
+                answer = await self._holder.reserve(taken.hold, call)
+            except StoreError as exc:
+                self._fail(exc, plan.hard)
+                return
+            if not isinstance(answer, Denied):
+                taken.is_reserved = True
+                return
+            del state.taken[attempt.id]
+            short = plan.shares[answer.index]
+            room = answer.limit - answer.spent - answer.held
+            may_lower = short.named.budget.clamp and tries < _CLAMPS
+            if not (may_lower and lower_output(attempt, call, price, room)):
+                raise exceeded(short, answer, taken.amount)
+
+    async def _refresh(self, now: float) -> None:
+        try:
+            await self._holder.ask(self._overrides.refresh(now))
+        except StoreError as exc:  # the reservation will say what that means
+            _log.warning("overrides of budgets could not be read: %s", exc)
 
     async def _bound(
-        self, attempt: Attempt, call: Call, shares: Sequence[Share], hard: Share, price: Price | None, now: float
+        self, attempt: Attempt, call: Call, plan: Plan, hard: Share, price: Price | None, now: float
     ) -> None:
         """See to it that an attempt under a hard budget has an upper bound, or refuse it."""
         model = f"{attempt.route.provider}/{attempt.route.model}"
@@ -250,8 +252,8 @@ class BudgetPlugin(BudgetDesk):
                     "unbounded='…', the USD to hold for such a request",
                 )
             return
-        if attempt.output_upper is None and can_limit and any(share.named.budget.clamp for share in shares):
-            await self._limit_to_rest(attempt, call, shares, hard, price, now)
+        if attempt.output_upper is None and can_limit and any(share.named.budget.clamp for share in plan.shares):
+            await self._limit_to_rest(attempt, call, plan.shares, hard, price, now)
         if attempt.output_upper is None:
             raise refused(
                 hard,
@@ -282,41 +284,41 @@ class BudgetPlugin(BudgetDesk):
             denied = Denied(0, state.bucket, share.limit, state.spent, state.held, state.ends_at, wait)
             raise exceeded(share, denied, None)
 
-    def _taken(
-        self,
-        attempt: Attempt,
-        call: Call,
-        shares: tuple[Share, ...],
-        price: Price | None,
-        labels: dict[str, str],
-        now: float,
-        *,
-        first: bool,
-    ) -> Taken:
+    def _taken(self, attempt: Attempt, call: Call, plan: Plan, price: Price | None, *, first: bool) -> Taken:
         """What is to be held for an attempt as it stands."""
-        is_hard = any(share.hard for share in shares)
-        usage = self._expectations.usage(attempt)
-        rates = None if price is None else rates_of(price)
-        expected = 0 if rates is None else rates.cost(usage.input_tokens, usage.output_tokens) or 0
-        bound = upper_bound(price, attempt)
+        rates = plan.rates(price)
+        prompt, output = self._expectations.tokens(attempt)
+        expected = 0 if rates is None else rates.cost(prompt, output) or 0
+        bound = _bound_of(plan, price, attempt)
         amount = bound
         if amount is None:
-            amount = self._unbounded or 0 if is_hard else expected
+            amount = self._unbounded or 0 if plan.hard is not None else expected
         expected = min(expected, amount)
-        unsettled = measures(
-            usage, pico=amount if is_hard else expected, uncertain=True, first=first, priced=price is not None
-        )
+        # Of what a crash leaves behind the whole hold counts, under a hard budget.
+        booked = expected if plan.hard is None else amount
+        usage = {"attempts": 1, "calls": 1} if first else {"attempts": 1}
+        if booked:
+            usage["pico_usd"] = usage["uncertain_pico_usd"] = booked
+        if prompt:
+            usage["input_tokens"] = prompt
+        if output:
+            usage["output_tokens"] = output
+        if price is None:
+            usage["unpriced"] = 1
+        count_ = len(plan.shares)
+        amounts = (amount,) * count_
         hold = Hold(
-            f"{attempt.id}/budgets/{len(shares)}",
-            tuple(share.claim(amount, now) for share in shares),
+            f"{attempt.id}/budgets/{count_}",
+            plan.claims,
             call_id=call.id,
-            estimate=tuple(amount if share.hard else expected for share in shares),
+            amounts=amounts,
+            estimate=amounts if plan.all_hard else tuple(amount if share.hard else expected for share in plan.shares),
             expires_in=self._holder.seconds(call),
             dispatched=True,  # what is found after a crash counts as sent
-            labels=labels,
-            usage=unsettled,
+            labels=plan.labels,
+            usage=MappingProxyType(usage),
         )
-        return Taken(hold, shares, amount, expected, price, is_bounded=bound is not None)
+        return Taken(hold, plan.shares, amount, expected, price, is_bounded=bound is not None)
 
     def _fail(self, exc: StoreError, hard: Share | None) -> None:
         """The store failed: a hard budget refuses, soft ones let the attempt go and count that."""
@@ -373,3 +375,12 @@ class BudgetPlugin(BudgetDesk):
                 hard=each.budget.hard,
             )
         return None
+
+
+def _bound_of(plan: Plan, price: Price | None, attempt: Attempt) -> int | None:
+    """``upper_bound`` of an attempt, by the plan's rates."""
+    rates = plan.rates(price)
+    if rates is None or attempt.input_upper is None or attempt.output_upper is None:
+        return None
+    cost = rates.cost(attempt.input_upper, attempt.output_upper)
+    return cost if cost is None or cost < MAX_AMOUNT else MAX_AMOUNT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -79,8 +80,8 @@ class Charge:
         excess: Whether it cost more than it could have: a price or a bound was wrong.
     """
 
-    amounts: list[int]
-    usage: dict[str, int]
+    amounts: Sequence[int]
+    usage: Mapping[str, int]
     excess: bool = False
 
 

@@ -63,7 +63,7 @@ class UsageRow:
     audio_seconds: Decimal
 
 
-def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, priced: bool) -> dict[str, int]:
+def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, priced: bool) -> Mapping[str, int]:
     """What one attempt adds to the store's usage, in whole numbers.
 
     Args:
@@ -73,25 +73,33 @@ def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, pr
         first: Whether it is the first attempt of its call that counts.
         priced: Whether its price is known.
     """
-    counts = {
-        "attempts": 1,
-        "calls": int(first),
-        "unpriced": int(not priced),
-        "pico_usd": pico,
-        "uncertain_pico_usd": pico if uncertain else 0,
-    }
+    counts = {"attempts": 1}
+    if first:
+        counts["calls"] = 1
+    if not priced:
+        counts["unpriced"] = 1
+    if pico:
+        counts["pico_usd"] = pico
+        if uncertain:
+            counts["uncertain_pico_usd"] = pico
     if usage is not None:
-        counts |= {
-            "input_tokens": usage.input_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "output_tokens": usage.output_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "pages": usage.pages,
-            "characters": usage.characters,
-            "audio_ms": round(usage.audio_seconds * 1000),
-        }
-    return {name: count for name, count in counts.items() if count}
+        if usage.input_tokens:
+            counts["input_tokens"] = usage.input_tokens
+        if usage.output_tokens:
+            counts["output_tokens"] = usage.output_tokens
+        if usage.cached_tokens:
+            counts["cached_tokens"] = usage.cached_tokens
+        if usage.cache_write_tokens:
+            counts["cache_write_tokens"] = usage.cache_write_tokens
+        if usage.reasoning_tokens:
+            counts["reasoning_tokens"] = usage.reasoning_tokens
+        if usage.pages:
+            counts["pages"] = usage.pages
+        if usage.characters:
+            counts["characters"] = usage.characters
+        if milliseconds := round(usage.audio_seconds * 1000):
+            counts["audio_ms"] = milliseconds
+    return MappingProxyType(counts)
 
 
 def _second(value: datetime | float, field: str) -> float:

@@ -52,9 +52,9 @@ class Period:
     ends_at: float | None
 
 
-@attrs.frozen
+@attrs.define
 class Take:
-    """A claim as it was granted: with the epoch that the store chose."""
+    """A claim as it was granted: with the epoch that the store chose. Never changed; not frozen, which costs."""
 
     kind: ClaimKind
     bucket: str
@@ -219,6 +219,8 @@ def period_of(running: Period | None, claim: Claim, now: float) -> Period:
         if running is None or (running.ends_at is not None and now >= running.ends_at):
             return Period(start, start + claim.seconds)
         return running if running.ends_at is not None else Period(running.epoch, start + claim.seconds)
+    if running is not None and running.epoch == claim.epoch and running.ends_at == claim.ends_at:
+        return running
     named = Period(claim.epoch, claim.ends_at)
     if running is None or running.epoch == claim.epoch:
         return named
@@ -231,12 +233,13 @@ def period_of(running: Period | None, claim: Claim, now: float) -> Period:
     return running
 
 
-def wait_of(entries: Iterable[tuple[float, int]], claim: Claim, total: int, now: float) -> float | None:
+def wait_of(entries: Iterable[tuple[float, int]], claim: Claim, wanted: int, total: int, now: float) -> float | None:
     """Seconds until a window has room for a claim, if nothing else comes; None when it never has.
 
     Args:
         entries: What counts now, the oldest first.
         claim: A claim on a window, with a limit.
+        wanted: What is to be taken.
         total: Sum of ``entries``.
         now: UTC seconds on the store's clock.
     """
@@ -244,7 +247,7 @@ def wait_of(entries: Iterable[tuple[float, int]], claim: Claim, total: int, now:
     assert claim.seconds is not None  # noqa: S101
     for at, amount in entries:
         total -= amount
-        if total + claim.amount <= claim.limit:
+        if total + wanted <= claim.limit:
             return at + claim.seconds - now
     return None
 
@@ -272,29 +275,31 @@ class Ledger:
         takes = list[Take]()
         changes = list[tuple[Period | None, int, int]]()
         for index, claim in enumerate(hold.claims):
-            spent = held = 0
+            amount, kind = hold.amounts[index], claim.kind
+            spent = held = epoch = 0
             period = None
-            if claim.kind is ClaimKind.COUNTER:
+            if kind is ClaimKind.COUNTER:
                 period = period_of(tables.period(claim.bucket), claim, now)
-                spent, held = tables.totals(claim.bucket, period.epoch) or (0, 0)
-            elif claim.kind is ClaimKind.PLACES:
+                epoch = period.epoch
+                spent, held = tables.totals(claim.bucket, epoch) or (0, 0)
+            elif kind is ClaimKind.PLACES:
                 held = tables.places(claim.bucket)
             else:
                 assert claim.seconds is not None  # noqa: S101 - Claim.window sets it
                 spent = tables.window(claim.bucket, now - claim.seconds)
-            after = spent + held + claim.amount
+            after = spent + held + amount
             if claim.limit is not None and after > claim.limit:
-                return self._denied(index, claim, spent, held, period, now)
-            _check_sum(after, claim.bucket)
-            epoch = period.epoch if period is not None else 0
-            takes.append(Take(claim.kind, claim.bucket, claim.amount, epoch, claim.thresholds))
-            changes.append((period, spent, held + claim.amount))
+                return self._denied(index, claim, amount, spent, held, period, now)
+            if after > MAX_AMOUNT:
+                _check_sum(after, claim.bucket)
+            takes.append(Take(kind, claim.bucket, amount, epoch, claim.thresholds))
+            changes.append((period, spent, held + amount))
         tables.make_room(hold.claims, now)
         for take, claim, (period, spent, held) in zip(takes, hold.claims, changes, strict=True):
             if period is not None:
                 tables.set_period(take.bucket, period)
                 tables.set_totals(take.bucket, take.epoch, spent, held)
-            elif claim.kind is ClaimKind.PLACES:
+            elif take.kind is ClaimKind.PLACES:
                 tables.set_places(take.bucket, held)
             else:
                 tables.add_entry(take.bucket, hold.id, now, take.amount, claim.seconds or 0.0)
@@ -319,11 +324,14 @@ class Ledger:
         if row.state is not None:
             raise LedgerConflictError(f"hold {hold.id!r} has ended ({row.state}); reserve with an id of its own")
         took = [(take.kind, take.bucket, take.amount) for take in row.takes]
-        if took != [(claim.kind, claim.bucket, claim.amount) for claim in hold.claims]:
+        asked = [(each.kind, each.bucket, amount) for each, amount in zip(hold.claims, hold.amounts, strict=True)]
+        if took != asked:
             raise LedgerConflictError(f"hold {hold.id!r} is open with other claims; reserve with an id of its own")
         return Granted(row.expires_at, repeated=True)
 
-    def _denied(self, index: int, claim: Claim, spent: int, held: int, period: Period | None, now: float) -> Denied:
+    def _denied(
+        self, index: int, claim: Claim, wanted: int, spent: int, held: int, period: Period | None, now: float
+    ) -> Denied:
         assert claim.limit is not None  # noqa: S101 - without a limit nothing is denied
         resets_at = wait = None
         if period is not None and period.ends_at is not None:
@@ -332,7 +340,7 @@ class Ledger:
         elif claim.kind is ClaimKind.WINDOW:
             assert claim.seconds is not None  # noqa: S101 - Claim.window sets it
             entries = self.tables.window_entries(claim.bucket, now - claim.seconds)
-            wait = wait_of(entries, claim, spent, now)
+            wait = wait_of(entries, claim, wanted, spent, now)
         return Denied(index, claim.bucket, claim.limit, spent, held, resets_at, wait)
 
     def dispatch(self, hold_id: str) -> None:
@@ -429,17 +437,17 @@ class Ledger:
         before = (0,) * len(row.takes) if was_open else row.amounts
         crossings = list[Crossing]()
         for take, old, new in zip(row.takes, before, amounts, strict=True):  # all or nothing: look before changing
-            if take.kind is ClaimKind.COUNTER:
+            if take.kind is ClaimKind.COUNTER and new > old:
                 spent, _ = tables.totals(take.bucket, take.epoch) or (0, 0)
                 _check_sum(spent + new - old, take.bucket)
         for take, old, new in zip(row.takes, before, amounts, strict=True):
-            if take.kind is ClaimKind.PLACES:
+            if take.kind is ClaimKind.COUNTER:
+                self._book(row, take, new - old, take.amount if was_open else 0, now, crossings)
+            elif take.kind is ClaimKind.PLACES:
                 if was_open:
                     tables.set_places(take.bucket, tables.places(take.bucket) - take.amount)
-            elif take.kind is ClaimKind.WINDOW:
-                tables.set_entry(take.bucket, row.id, row.reserved_at, new)
             else:
-                crossings.extend(self._book(row, take, new - old, take.amount if was_open else 0, now))
+                tables.set_entry(take.bucket, row.id, row.reserved_at, new)
         if usage is not None:
             self._count(row, usage, now, was_open=was_open)
         row.state = state
@@ -449,20 +457,21 @@ class Ledger:
         tables.end_hold(row)
         return row.ended(repeated=False)
 
-    def _book(self, row: HoldRow, take: Take, delta: int, held: int, now: float) -> list[Crossing]:
+    def _book(self, row: HoldRow, take: Take, delta: int, held: int, now: float, crossings: list[Crossing]) -> None:
         totals = self.tables.totals(take.bucket, take.epoch)
         if totals is None:  # an epoch long past, no longer kept
-            return []
+            return
         spent = totals[0] + delta
         if spent < 0:  # a reset had taken off already what is now taken back: spending ends at 0, by an entry
             self.tables.add_correction(Correction(row.id, take.bucket, take.epoch, -spent, TAKEN_BACK, now))
             spent = 0
         self.tables.set_totals(take.bucket, take.epoch, spent, totals[1] - held)
-        return [
-            Crossing(take.bucket, take.epoch, threshold, spent)
-            for threshold in take.thresholds
-            if spent >= threshold and self.tables.announce(take.bucket, take.epoch, threshold)
-        ]
+        if take.thresholds and spent >= take.thresholds[0]:
+            crossings += [
+                Crossing(take.bucket, take.epoch, threshold, spent)
+                for threshold in take.thresholds
+                if spent >= threshold and self.tables.announce(take.bucket, take.epoch, threshold)
+            ]
 
     def _count(self, row: HoldRow, usage: Mapping[str, int], now: float, *, was_open: bool) -> None:
         """Count usage in the hour of the hold's first end; what it had counted before is taken off."""

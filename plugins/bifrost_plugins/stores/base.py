@@ -32,6 +32,7 @@ __all__ = [
     "BucketState",
     "Claim",
     "ClaimKind",
+    "Claims",
     "Correction",
     "Crossing",
     "Denied",
@@ -223,19 +224,52 @@ class Claim:
         return cls(bucket, amount, limit=limit, kind=ClaimKind.PLACES)
 
 
-def _claims(value: Iterable[Claim]) -> tuple[Claim, ...]:
+class Claims(tuple[Claim, ...]):
+    """Claims of one hold, or of many that take other amounts from the same buckets: looked at once.
+
+    Args:
+        claims: In any order; one bucket of a kind at most once.
+
+    Raises:
+        ConfigError: A bucket is claimed twice.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, claims: Iterable[Claim] = ()) -> Self:
+        """Look at them."""
+        made = super().__new__(cls, claims)
+        if len({(claim.kind, claim.bucket) for claim in made}) != len(made):
+            raise ConfigError("a hold claims each bucket once; add the amounts up", field="claims")
+        return made
+
+
+def _claims(value: Iterable[Claim]) -> Claims:
+    return value if type(value) is Claims else Claims(value)
+
+
+def _amounts(value: Iterable[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _estimates(value: Iterable[int]) -> tuple[int, ...]:
-    return tuple(value)
+def _check_whole(numbers: Sequence[int], claims: int, what: str, field: str) -> None:
+    if len(numbers) != claims:
+        raise ConfigError(f"give one {what} for each of the {claims} claims", field=field)
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= MAX_AMOUNT:
+            raise ConfigError(f"an {what} is a whole number from 0 to 2**63 - 1, not {number!r}", field=field)
 
 
 _NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 _NO_USAGE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
-def _labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
+def checked_labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Labels in their order, each of which every store can keep; those that came through here are not looked at again.
+
+    Raises:
+        ConfigError: One holds half of a surrogate pair.
+    """
     if not value:
         return _NO_LABELS
     if isinstance(value, MappingProxyType):  # came through here before
@@ -248,6 +282,8 @@ def _labels(value: Mapping[str, str] | None) -> Mapping[str, str]:
 def _measures(value: Mapping[str, int] | None) -> Mapping[str, int]:
     if not value:
         return _NO_USAGE
+    if isinstance(value, MappingProxyType):  # made of whole numbers by whom made it read-only
+        return value
     for name, number in value.items():
         if type(number) is not int or abs(number) > MAX_AMOUNT:
             raise ConfigError(f"usage is counted in whole numbers; {name} is {number!r}", field="usage")
@@ -260,8 +296,9 @@ class Hold:
 
     Attributes:
         id: The hold's id, unique for ever: the attempt's id with the plugin's name. At most 200 characters.
-        claims: What it takes; one bucket of a kind at most once.
+        claims: What it takes; one bucket of a kind at most once. Many holds may share one ``Claims``.
         call_id: Id of the call.
+        amounts: What it takes of each claim, in place of the claims' own amounts.
         estimate: What is booked for each claim when its time runs out after dispatch; the whole
             amounts by default.
         expires_in: Seconds after which it ends by itself; the store's clock counts them, so that
@@ -273,36 +310,39 @@ class Hold:
         note: Kept with the hold, for people: the version of the prices, say.
 
     Raises:
-        ConfigError: A bucket is claimed twice, an estimate is missing, a number is out of range, or a
+        ConfigError: A bucket is claimed twice, an amount or estimate is missing, a number is out of range, or a
             text has no form in UTF-8.
     """
 
-    id: str = attrs.field(validator=_text)
-    claims: tuple[Claim, ...] = attrs.field(converter=_claims)
-    call_id: str = attrs.field(default="", kw_only=True, validator=_text)
-    estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_estimates)
+    id: str
+    claims: Claims = attrs.field(converter=_claims)
+    call_id: str = attrs.field(default="", kw_only=True)
+    amounts: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_amounts)
+    estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_amounts)
     expires_in: float = attrs.field(default=120.0, kw_only=True)
     dispatched: bool = attrs.field(default=False, kw_only=True)
-    labels: Mapping[str, str] = attrs.field(default=None, kw_only=True, converter=_labels)
+    labels: Mapping[str, str] = attrs.field(default=None, kw_only=True, converter=checked_labels)
     usage: Mapping[str, int] = attrs.field(default=None, kw_only=True, converter=_measures)
-    note: str = attrs.field(default="", kw_only=True, validator=_text)
+    note: str = attrs.field(default="", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not 0 < len(self.id) <= 200:
             raise ConfigError("the id of a hold has 1 to 200 characters", field="id")
         if not 0 < self.expires_in < 1e10:
             raise ConfigError(f"a hold lasts longer than 0 seconds, not {self.expires_in!r}", field="expires_in")
-        if not self.estimate:
-            object.__setattr__(self, "estimate", tuple(claim.amount for claim in self.claims))
-        if len(self.estimate) != len(self.claims):
-            raise ConfigError(f"give one estimate for each of the {len(self.claims)} claims", field="estimate")
-        for number in self.estimate:
-            if type(number) is not int or not 0 <= number <= MAX_AMOUNT:
-                raise ConfigError(
-                    f"an estimate is a whole number from 0 to 2**63 - 1, not {number!r}", field="estimate"
-                )
-        if len({(claim.kind, claim.bucket) for claim in self.claims}) != len(self.claims):
-            raise ConfigError("a hold claims each bucket once; add the amounts up", field="claims")
+        # Here and not in a validator each: a hold is made for every attempt.
+        if not (self.id.isascii() and self.call_id.isascii() and self.note.isascii()):
+            for text, field in ((self.id, "id"), (self.call_id, "call_id"), (self.note, "note")):
+                check_text(text, field)
+        count = len(self.claims)
+        if self.amounts:
+            _check_whole(self.amounts, count, "amount", "amounts")
+        else:
+            object.__setattr__(self, "amounts", tuple([claim.amount for claim in self.claims]))
+        if self.estimate:
+            _check_whole(self.estimate, count, "estimate", "estimate")
+        else:
+            object.__setattr__(self, "estimate", self.amounts)
 
 
 @attrs.frozen
@@ -391,7 +431,7 @@ class Ended:
     crossings: tuple[Crossing, ...] = ()
     repeated: bool = False
     call_id: str = ""
-    labels: Mapping[str, str] = attrs.field(default=None, converter=_labels)
+    labels: Mapping[str, str] = attrs.field(default=None, converter=checked_labels)
 
     @property
     def uncertain(self) -> bool:
@@ -439,7 +479,7 @@ class OpenHold:
     buckets: tuple[str, ...]
     dispatched: bool
     expires_at: float
-    labels: Mapping[str, str] = attrs.field(converter=_labels)
+    labels: Mapping[str, str] = attrs.field(converter=checked_labels)
     note: str = ""
 
 
@@ -473,7 +513,7 @@ class UsageCell:
         values: Sums by name (``pico_usd``, ``input_tokens``, ``calls`` …), exact.
     """
 
-    labels: Mapping[str, str] = attrs.field(converter=_labels)
+    labels: Mapping[str, str] = attrs.field(converter=checked_labels)
     values: Mapping[str, int] = attrs.field(converter=_measures)
 
 
@@ -483,6 +523,9 @@ class Store(Protocol):
     Use it as ``async with store`` or with ``start`` and ``aclose``; both may be repeated, and several
     plugins may share one store: the last to close it closes it. All operations raise ``StoreError``
     when the store fails; what then happened is unknown, and repeating the operation is safe.
+
+    A store none of whose operations ever waits may say so with an attribute ``never_waits = True``: plugins
+    then run them on the spot, without a limit of time.
     """
 
     async def start(self) -> None:

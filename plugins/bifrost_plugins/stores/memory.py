@@ -6,7 +6,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import attrs
 
@@ -119,7 +119,7 @@ class _MemoryTables:
         counter = self.counters.get(bucket)
         if counter is None:
             self.counters[bucket] = _Counter(period)
-        elif counter.period != period:
+        elif counter.period is not period and counter.period != period:
             turned = counter.period.epoch != period.epoch
             counter.period = period
             if turned and len(counter.totals) > PAST_EPOCHS:
@@ -129,19 +129,23 @@ class _MemoryTables:
                 counter.announced = {mark for mark in counter.announced if mark[0] in counter.totals}
 
     def make_room(self, claims: Sequence[Claim], now: float) -> None:
-        rooms: dict[ClaimKind, Mapping[str, object]] = {
-            ClaimKind.COUNTER: self.counters,
-            ClaimKind.WINDOW: self.windows,
-            ClaimKind.PLACES: self.taken,
-        }
-        new = sum(claim.bucket not in rooms[claim.kind] for claim in claims)
-        if not new or sum(map(len, rooms.values())) + new <= self.max_buckets:
+        new = 0
+        for claim in claims:
+            kind = claim.kind
+            room: Mapping[str, object] = (
+                self.counters if kind is ClaimKind.COUNTER else self.windows if kind is ClaimKind.WINDOW else self.taken
+            )
+            new += claim.bucket not in room
+        if not new or self._buckets() + new <= self.max_buckets:
             return
         if now >= self.tidy_at:  # looking at all of them is slow: once a second at most
             self.tidy_at = now + 1.0
             self._tidy(now)
-        if sum(map(len, rooms.values())) + new > self.max_buckets:
+        if self._buckets() + new > self.max_buckets:
             raise StoreError(f"the store keeps {self.max_buckets} buckets and takes no new one; use fewer names")
+
+    def _buckets(self) -> int:
+        return len(self.counters) + len(self.windows) + len(self.taken)
 
     def _tidy(self, now: float) -> None:
         """Let go of buckets that count nothing any more; no limit is lost by it."""
@@ -244,7 +248,17 @@ class MemoryStore:
     Args:
         clock: Where the time comes from; ``time()`` is read, and never goes back.
         max_holds: Holds that may be open at once; more are refused with ``StoreError``.
+
+    Attributes:
+        never_waits: Of a subclass False where that does not say otherwise: its operations may wait.
     """
+
+    never_waits: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "never_waits" not in cls.__dict__:
+            cls.never_waits = False
 
     def __init__(self, *, clock: Clock | None = None, max_holds: int = MAX_HOLDS) -> None:
         self._clock: Clock = SystemClock() if clock is None else clock
@@ -258,7 +272,8 @@ class MemoryStore:
         return "MemoryStore()"
 
     def _now(self) -> float:
-        self._seen = max(self._seen, self._clock.time())
+        now = self._clock.time()
+        self._seen = max(self._seen, now)
         return self._seen
 
     async def start(self) -> None:

@@ -93,7 +93,14 @@ class Outbox:
         Raises:
             LedgerConflictError: It ended before with other amounts.
         """
-        return await self._now_or_later(_End(hold_id, tuple(amounts), usage))
+        try:
+            return await self._store.settle(hold_id, amounts, usage)
+        except StoreError as exc:
+            self._keep_failed(_End(hold_id, tuple(amounts), usage), exc)
+            return None
+        except anyio.get_cancelled_exc_class():
+            self._keep(_End(hold_id, tuple(amounts), usage))  # what became of it is unknown; a second time does no harm
+            raise
 
     async def release(self, hold_id: str) -> Ended | None:
         """Release a hold now or later, like ``settle``.
@@ -101,19 +108,19 @@ class Outbox:
         Raises:
             LedgerConflictError: It was settled before.
         """
-        return await self._now_or_later(_End(hold_id, None, None))
-
-    async def _now_or_later(self, end: _End) -> Ended | None:
         try:
-            return await self._send(end)
+            return await self._store.release(hold_id)
         except StoreError as exc:
-            if not self._waiting:
-                _log.warning("the store failed at the end of a hold; it is kept and tried again (%s)", exc)
-            self._keep(end)
+            self._keep_failed(_End(hold_id, None, None), exc)
             return None
         except anyio.get_cancelled_exc_class():
-            self._keep(end)  # what became of it is unknown, and a second time does no harm
+            self._keep(_End(hold_id, None, None))
             raise
+
+    def _keep_failed(self, end: _End, error: StoreError) -> None:
+        if not self._waiting:
+            _log.warning("the store failed at the end of a hold; it is kept and tried again (%s)", error)
+        self._keep(end)
 
     def _keep(self, end: _End) -> None:
         self._waiting.setdefault(end.hold_id, end)  # the first end of a hold is the one that counts

@@ -199,7 +199,10 @@ class RedisStore:
             "reserve",
             {
                 "id": hold.id,
-                "claims": [_claim(claim) for claim in hold.claims],
+                "claims": [
+                    {**_claim(claim), "amount": str(amount)}
+                    for claim, amount in zip(hold.claims, hold.amounts, strict=True)
+                ],
                 "call_id": hold.call_id,
                 "estimate": _texts(hold.estimate),
                 "expires_in": hold.expires_in,

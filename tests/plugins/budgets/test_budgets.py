@@ -550,7 +550,6 @@ async def test_a_store_that_hangs_is_a_store_that_fails(monkeypatch: pytest.Monk
             raise AssertionError
 
     monkeypatch.setattr("bifrost_plugins._holding.PATIENCE", 0.05)
-    monkeypatch.setattr("bifrost_plugins._holding.MemoryStore", str)  # it waits: not the usual one
     plugin = BudgetPlugin(Hanging(), [Budget("1")])
     async with routed(service(), plugin) as router:
         with pytest.raises(BudgetExceededError) as caught:
