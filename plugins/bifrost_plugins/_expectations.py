@@ -6,9 +6,8 @@ import math
 from typing import Final
 
 import attrs
-from cachetools import LRUCache
 
-from bifrost_core import Attempt, RouteRef, Usage
+from bifrost_core import Attempt, Usage
 
 __all__ = ["Expectations"]
 
@@ -29,8 +28,7 @@ class Expectations:
     """Estimates of tokens, from the answers that were seen. Bounded; belongs to one plugin."""
 
     def __init__(self) -> None:
-        self._models: LRUCache[tuple[str, str], _Model] = LRUCache(_MODELS)
-        self._last: tuple[RouteRef, _Model] | None = None  # an attempt asks several times, by the same object
+        self._models: dict[tuple[str, str], _Model] = {}
 
     def learn(self, attempt: Attempt) -> None:
         """Note what an answered attempt used."""
@@ -62,12 +60,10 @@ class Expectations:
         return Usage(input_tokens=prompt, output_tokens=output, requests=1)
 
     def _model(self, attempt: Attempt) -> _Model:
-        route = attempt.route
-        if self._last is not None and self._last[0] is route:
-            return self._last[1]
-        key = route.provider, route.model
+        key = attempt.route.provider, attempt.route.model
         model = self._models.get(key)
         if model is None:
+            if len(self._models) >= _MODELS:  # more than anybody has: the oldest goes
+                del self._models[next(iter(self._models))]
             model = self._models[key] = _Model()
-        self._last = route, model
         return model

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -16,19 +15,21 @@ from bifrost_core import (
     Clock,
     HookOptions,
     Operation,
+    Principal,
     RateLimitError,
+    RouteRef,
     hookimpl,
 )
 from bifrost_plugins._expectations import Expectations
 from bifrost_plugins._holding import Holder
 from bifrost_plugins._scopes import Scope, instance_labels, parse_scope
-from bifrost_plugins.stores import Claim, Denied, Hold, MemoryStore, Store
+from bifrost_plugins.stores import Claim, Claims, Denied, Hold, MemoryStore, Store
 
 from .limit import RateLimit, window_seconds
 
 __all__ = ["RateLimitPlugin"]
 
-_log = logging.getLogger(__name__)
+_REMEMBERED: Final = 10_000  # callers and models
 
 
 class _What(StrEnum):
@@ -53,6 +54,12 @@ class _Limit:
         window = "" if self.what is _What.CONCURRENCY else f"/{self.seconds:g}"
         return f"limit{own}/{self.what}{window}/{instance}"
 
+    def claim(self, instance: str) -> Claim:
+        """A claim on it, of one."""
+        if self.what is _What.CONCURRENCY:
+            return Claim.places(self.bucket(instance), limit=self.most)
+        return Claim.window(self.bucket(instance), 1, limit=self.most, seconds=self.seconds)
+
 
 @attrs.frozen
 class _Share:
@@ -63,10 +70,42 @@ class _Share:
     claim: Claim
 
 
+@attrs.frozen(eq=False)
+class _Plan:
+    """The limits of one caller's attempts on one model, ready to be claimed from.
+
+    Attributes:
+        shares: What is taken of each; of tokens that is another amount each time.
+        claims: Those of the shares.
+        tokens: Which of them are claims of tokens.
+        requests: Counters of requests.
+    """
+
+    shares: tuple[_Share, ...]
+    claims: Claims
+    tokens: tuple[bool, ...]
+    requests: frozenset[str]
+
+    @classmethod
+    def of(cls, shares: Iterable[_Share]) -> _Plan:
+        listed = tuple(shares)
+        return cls(
+            listed,
+            Claims(share.claim for share in listed),
+            tuple(share.limit.what is _What.TOKENS for share in listed),
+            frozenset(share.claim.bucket for share in listed if share.limit.what is _What.REQUESTS),
+        )
+
+    def amounts(self, tokens: int) -> tuple[int, ...]:
+        """What an attempt takes that may use so many tokens."""
+        return tuple([tokens if is_tokens else 1 for is_tokens in self.tokens])
+
+
 @attrs.define(eq=False)
 class _Taken:
     hold_id: str
-    shares: tuple[_Share, ...]
+    plan: _Plan
+    amounts: tuple[int, ...]
 
 
 @attrs.define(eq=False)
@@ -106,6 +145,7 @@ class RateLimitPlugin:
         self._limits = _listed(limits)
         self._holder = Holder(self._store)
         self._expectations = Expectations()
+        self._plans: dict[tuple[str | None, ...], _Plan] = {}
 
     def __repr__(self) -> str:
         return f"RateLimitPlugin({self._store!r}, {[f'{each.scope.label}: {each.what}' for each in self._limits]!r})"
@@ -116,7 +156,7 @@ class RateLimitPlugin:
         return self._holder.lifespan()
 
     @hookimpl
-    async def bifrost_reserve(self, attempt: Attempt, call: Call) -> None:
+    def bifrost_reserve(self, attempt: Attempt, call: Call) -> Coroutine[Any, Any, None] | None:
         """Hold what the attempt may use up of all its limits, or of none.
 
         Raises:
@@ -124,77 +164,83 @@ class RateLimitPlugin:
             StoreError: The store failed: nothing is sent.
         """
         if call.operation is Operation.MODELS or not self._limits:
-            return
-        state: _CallState = call.state.setdefault(self, _CallState())
-        shares = self._shares(attempt, call, state)
-        if not shares:
-            return
-        denials = dict[str, tuple[_Share, Denied]]()
+            return None
+        plan = self._plan(call.principal, attempt.route)
+        return self._holder.drive(self._reserve(attempt, call, plan)) if plan.shares else None
+
+    @hookimpl
+    def bifrost_attempt_finished(self, attempt: Attempt, call: Call) -> Coroutine[Any, Any, None] | None:
+        """Give places back, and book the tokens that were used."""
+        state: _CallState | None = call.state.get(self)
+        taken = None if state is None else state.taken.pop(attempt.id, None)
+        return None if state is None or taken is None else self._holder.drive(self._end(attempt, state, taken))
+
+    async def _reserve(self, attempt: Attempt, call: Call, plan: _Plan) -> None:
+        state: _CallState | None = call.state.get(self)
+        if state is None:
+            state = call.state[self] = _CallState()
+        if not state.counted.isdisjoint(plan.requests):  # it has been counted as a request there
+            plan = _Plan.of(share for share in plan.shares if share.claim.bucket not in state.counted)
+            if not plan.shares:
+                return
+        tokens = self._tokens(attempt) if True in plan.tokens else 0
+        denials = dict[str, tuple[_Share, Denied, int]]()
         while True:
-            taken = _Taken(f"{attempt.id}/limits", tuple(shares))
+            taken = _Taken(f"{attempt.id}/limits", plan, plan.amounts(tokens))
             state.taken[attempt.id] = taken
             hold = Hold(
                 taken.hold_id,
-                tuple(share.claim for share in shares),
+                plan.claims,
                 call_id=call.id,
+                amounts=taken.amounts,
                 expires_in=self._holder.seconds(call),
                 dispatched=True,
             )
             answer = await self._holder.reserve(hold, call)
             if not isinstance(answer, Denied):
-                state.counted.update(share.claim.bucket for share in shares if share.limit.what is _What.REQUESTS)
+                state.counted |= plan.requests
                 return
-            short = shares[answer.index]
+            short = plan.shares[answer.index]
             is_known = answer.bucket in denials
-            denials[answer.bucket] = short, answer
+            denials[answer.bucket] = short, answer, taken.amounts[answer.index]
             if is_known:
                 del state.taken[attempt.id]
                 raise _exceeded(list(denials.values()))
             # A store names the first claim that does not fit. Asked again with that one at the end it names
             # the next, if there is one, and still takes nothing: the longest of their waits is the true one.
-            shares = [*shares[: answer.index], *shares[answer.index + 1 :], short]
+            plan = _Plan.of([*plan.shares[: answer.index], *plan.shares[answer.index + 1 :], short])
 
-    @hookimpl
-    async def bifrost_attempt_finished(self, attempt: Attempt, call: Call) -> None:
-        """Give places back, and book the tokens that were used."""
-        state: _CallState | None = call.state.get(self)
-        taken = None if state is None else state.taken.pop(attempt.id, None)
-        if state is None or taken is None:
-            return
+    async def _end(self, attempt: Attempt, state: _CallState, taken: _Taken) -> None:
         self._expectations.learn(attempt)
         if not attempt.sent:
-            state.counted.difference_update(share.claim.bucket for share in taken.shares)
+            state.counted -= taken.plan.requests
             await self._holder.release(taken.hold_id)
             return
-        await self._holder.settle(taken.hold_id, [_used(share, attempt) for share in taken.shares])
+        used = _used_tokens(attempt)
+        await self._holder.settle(taken.hold_id, taken.amounts if used is None else taken.plan.amounts(used))
 
-    def _shares(self, attempt: Attempt, call: Call, state: _CallState) -> list[_Share]:
-        labels = instance_labels(call.principal, attempt.route)
-        tokens: int | None = None
-        shares = list[_Share]()
-        for limit in self._limits:
-            instance = limit.scope.instance(labels)
-            if instance is None:
-                continue
-            bucket = limit.bucket(instance)
-            if limit.what is _What.CONCURRENCY:
-                claim = Claim.places(bucket, limit=limit.most)
-            elif limit.what is _What.TOKENS:
-                tokens = self._tokens(attempt) if tokens is None else tokens
-                claim = Claim.window(bucket, tokens, limit=limit.most, seconds=limit.seconds)
-            elif bucket in state.counted:
-                continue
-            else:
-                claim = Claim.window(bucket, 1, limit=limit.most, seconds=limit.seconds)
-            shares.append(_Share(limit, instance, claim))
-        return shares
+    def _plan(self, principal: Principal | None, route: RouteRef) -> _Plan:
+        """The limits that a call belongs to."""
+        key: tuple[str | None, ...] = (route.provider, route.model)
+        if principal is not None:
+            names = principal.id, principal.virtual_key_id, principal.team, principal.customer, principal.tenant
+            key = (*key, *names)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _REMEMBERED:
+                self._plans.clear()
+            labels = instance_labels(principal, route)
+            found = [(limit, limit.scope.instance(labels)) for limit in self._limits]
+            plan = self._plans[key] = _Plan.of(
+                _Share(limit, instance, limit.claim(instance)) for limit, instance in found if instance is not None
+            )
+        return plan
 
     def _tokens(self, attempt: Attempt) -> int:
         """The most tokens that an attempt may use; an estimate of what has no bound."""
-        expected = self._expectations.usage(attempt)
-        prompt = expected.input_tokens if attempt.input_upper is None else attempt.input_upper
-        output = expected.output_tokens if attempt.output_upper is None else attempt.output_upper
-        return prompt + output
+        prompt, output = self._expectations.tokens(attempt)
+        prompt = prompt if attempt.input_upper is None else attempt.input_upper
+        return prompt + (output if attempt.output_upper is None else attempt.output_upper)
 
 
 def _listed(limits: Iterable[RateLimit]) -> list[_Limit]:
@@ -215,24 +261,23 @@ def _listed(limits: Iterable[RateLimit]) -> list[_Limit]:
     return list(found.values())
 
 
-def _used(share: _Share, attempt: Attempt) -> int:
-    """What a sent attempt used of a limit."""
-    if share.limit.what is _What.TOKENS and attempt.usage is not None and attempt.usage.total_tokens:
+def _used_tokens(attempt: Attempt) -> int | None:
+    """The tokens that a sent attempt used; None: nobody knows, so what was held."""
+    if attempt.usage is not None and attempt.usage.total_tokens:
         return attempt.usage.total_tokens
-    if share.limit.what is _What.TOKENS and attempt.status is not None and attempt.status >= 400:
-        return 0  # refused or failed at the provider, which counts nothing then
-    return share.claim.amount
+    # Refused or failed at the provider, which counts nothing then.
+    return 0 if attempt.status is not None and attempt.status >= 400 else None
 
 
-def _exceeded(denials: Sequence[tuple[_Share, Denied]]) -> RateLimitError:
+def _exceeded(denials: Sequence[tuple[_Share, Denied, int]]) -> RateLimitError:
     """The error for what was refused; of several limits it names the one that is to be waited for longest."""
 
-    def patience(denial: tuple[_Share, Denied]) -> tuple[bool, float]:
-        share, denied = denial
+    def patience(denial: tuple[_Share, Denied, int]) -> tuple[bool, float]:
+        share, denied, _ = denial
         never = denied.retry_after is None and share.limit.what is not _What.CONCURRENCY
         return never, denied.retry_after or 0.0
 
-    share, denied = max(denials, key=patience)
+    share, denied, amount = max(denials, key=patience)
     limit, wait = share.limit, denied.retry_after
     if limit.what is _What.CONCURRENCY:
         return RateLimitError(
@@ -242,7 +287,7 @@ def _exceeded(denials: Sequence[tuple[_Share, Denied]]) -> RateLimitError:
     what = f"{limit.most} {limit.what} per {limit.seconds:g} s of {share.instance}"
     if wait is None:
         return RateLimitError(
-            f"this attempt may use {share.claim.amount} {limit.what}, more than all of the limit of {what}; "
+            f"this attempt may use {amount} {limit.what}, more than all of the limit of {what}; "
             "ask for fewer tokens or raise it",
             scope=share.instance,
         )
