@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from .matchers import Found, Matcher, View
+from .signs import Field, Signs
 
 __all__ = ["PII", "Detector", "is_iban", "is_luhn", "secret_detectors"]
 
@@ -44,6 +45,8 @@ class Detector:
         is_word: Whether no candidate has white space in it.
         view: What it looks at.
         steps: Of one place.
+        field: Where its matches can begin; None: anywhere.
+        sign: What is in every text in which there is one.
     """
 
     label: str
@@ -57,12 +60,17 @@ class Detector:
     steps: int = 64
     lead: int = 0
     is_word: bool = False
-    has_digit: bool = False
+    field: Field | None = None
+    sign: str = ""
 
     @property
     def reach(self) -> int | None:
         """Characters that decide over a match."""
         return self.longest + 2
+
+    def may_match(self, signs: Signs) -> bool:
+        """Whether a text has the signs of what it finds."""
+        return self.sign in signs.cased and (self.field is None or signs.has(self.field))
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``, one after the other."""
@@ -213,6 +221,7 @@ PII: Final[Mapping[str, tuple[Detector, ...]]] = MappingProxyType(
                 re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@(?:[A-Za-z0-9-]{1,40}\.){1,4}[A-Za-z]{2,24}"),
                 253,
                 needle="@",
+                sign="@",
                 before=64,
                 tail=re.compile(r"[A-Za-z]*"),
                 steps=256,
@@ -221,16 +230,24 @@ PII: Final[Mapping[str, tuple[Detector, ...]]] = MappingProxyType(
         ),
         # E.164: + and at most 15 digits; beside it the ten digits of the North American plan.
         "phone": (
-            Detector("phone", re.compile(r"\+[1-9](?:[ .()/-]{0,2}[0-9]){6,13}(?![0-9])"), 42, has_digit=True),
             Detector(
-                "phone", re.compile(r"0(?<![0-9.]0)0[1-9](?:[ .()/-]{0,2}[0-9]){6,13}(?![0-9])"), 44, has_digit=True
+                "phone", re.compile(r"\+[1-9](?:[ .()/-]{0,2}[0-9]){6,13}(?![0-9])"), 42, field="digits", sign="+"
             ),
-            Detector("phone", re.compile(r"\([0-9]{3}\) ?[0-9]{3}[-. ][0-9]{4}(?![0-9-])"), 15, has_digit=True),
+            Detector(
+                "phone",
+                re.compile(r"0(?<![0-9.]0)0[1-9](?:[ .()/-]{0,2}[0-9]){6,13}(?![0-9])"),
+                44,
+                field="digits",
+                sign="00",
+            ),
+            Detector(
+                "phone", re.compile(r"\([0-9]{3}\) ?[0-9]{3}[-. ][0-9]{4}(?![0-9-])"), 15, field="digits", sign="("
+            ),
             Detector(
                 "phone",
                 re.compile(r"[0-9](?<![0-9.-].)[0-9]{2}[-. ][0-9]{3}[-. ][0-9]{4}(?![0-9-])"),
                 13,
-                has_digit=True,
+                field="digits",
             ),
         ),
         "iban": (
@@ -241,17 +258,22 @@ PII: Final[Mapping[str, tuple[Detector, ...]]] = MappingProxyType(
                 _iban,
                 steps=256,
                 lead=2,
-                has_digit=True,
+                field="iban",
             ),
         ),
         "card": (
             Detector(
-                "card", re.compile(r"[2-6](?<![0-9].)(?:[ -]?[0-9]){12,18}"), 38, _card, steps=256, has_digit=True
+                "card", re.compile(r"[2-6](?<![0-9].)(?:[ -]?[0-9]){12,18}"), 38, _card, steps=256, field="digits"
             ),
         ),
         "ip": (
             Detector(
-                "ip", re.compile(r"[0-9](?<![\w.].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])"), 16, _ip, is_word=True
+                "ip",
+                re.compile(r"[0-9](?<![\w.].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])"),
+                16,
+                _ip,
+                is_word=True,
+                field="dotted",
             ),
             Detector(
                 "ip",
@@ -259,6 +281,7 @@ PII: Final[Mapping[str, tuple[Detector, ...]]] = MappingProxyType(
                 52,
                 _ip,
                 needle=re.compile(r":[0-9A-Fa-f]{0,4}:"),
+                sign=":",
                 before=4,
                 steps=256,
                 is_word=True,
@@ -266,7 +289,12 @@ PII: Final[Mapping[str, tuple[Detector, ...]]] = MappingProxyType(
         ),
         "ssn": (
             Detector(
-                "ssn", re.compile(r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])"), 12, _ssn, has_digit=True
+                "ssn",
+                re.compile(r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])"),
+                12,
+                _ssn,
+                field="digits",
+                sign="-",
             ),
         ),
     }
@@ -304,6 +332,7 @@ _PRIVATE_KEY: Final = Detector(
     re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"),
     70,
     needle="-----BEGIN ",
+    sign="-----BEGIN ",
     tail=re.compile(r"[A-Za-z0-9+/=\s]*"),
 )
 _PASSWORD: Final = Detector(
@@ -311,6 +340,7 @@ _PASSWORD: Final = Detector(
     re.compile(r"://[^\s/:@\"'<>]{1,64}:[^\s/@\"'<>]{3,128}@"),
     198,
     needle="://",
+    sign="://",
     is_word=True,
 )
 
@@ -346,6 +376,11 @@ class _TokenMatcher:
         self.tail: re.Pattern[str] | None = _TOKEN
         self.steps = 64
         self.is_word = True
+        self.field: Field | None = None
+
+    def may_match(self, signs: Signs) -> bool:
+        """Whether there is a long word."""
+        return signs.has_long_word
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``."""

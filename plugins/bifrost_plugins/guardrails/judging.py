@@ -14,9 +14,10 @@ from anyio.lowlevel import checkpoint
 
 from bifrost_core import Call, GuardrailError
 
-from .matchers import Matcher
+from .matchers import Matcher, View
 from .rules import Judged, Length, Rule, WholeRule
-from .shadow import CASED, FOLDED, Shadow, views
+from .shadow import CASED, FOLDED, OVERRIDE, Shadow, views
+from .signs import Field, Signs
 from .texts import Leaf
 from .vault import Vault, irreversible
 from .verdicts import State, Verdict
@@ -28,7 +29,6 @@ Steps = Generator[Awaitable[Any] | None, Any, _T]
 """Work in steps: yields None where others may run, and what has to be waited for."""
 
 _WORK: Final = 500_000  # steps of matching between two looks at the event loop, about
-_DIGIT: Final = re.compile(r"\d")
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}|(?:%[0-9A-Fa-f]{2}|[A-Za-z0-9._~-]){4,}")
 _DECODED: Final = 64 * 1024  # characters of encoded text that are decoded
 
@@ -56,6 +56,19 @@ def merged(spans: Sequence[Span]) -> Iterator[list[Span]]:
         end = span.end if len(together) == 1 else max(end, span.end)
     if together:
         yield together
+
+
+@attrs.frozen(eq=False)
+class _Plan:
+    """One matcher, with what is asked of it at every text."""
+
+    matcher: Matcher
+    order: int
+    rule: Rule
+    view: View
+    step: int
+    tail: re.Pattern[str] | None
+    field: Field | None
 
 
 class Judge:
@@ -86,15 +99,7 @@ class Judge:
             (matcher, order, rule) for order, rule in enumerate(self.rules) for matcher in rule.matchers()
         ]
         self._plans = [
-            (
-                matcher,
-                order,
-                rule,
-                matcher.view,
-                _step(matcher),
-                matcher.tail,
-                bool(getattr(matcher, "has_digit", False)),
-            )
+            _Plan(matcher, order, rule, matcher.view, _step(matcher), matcher.tail, matcher.field)
             for matcher, order, rule in self.matchers
         ]
         self.wholes: list[Any] = [rule for rule in self.rules if not rule.matchers()]
@@ -159,32 +164,47 @@ class Judge:
             GuardrailError: A rule blocks.
         """
         new = [text for text, _ in texts]
-        found: dict[tuple[int, str], int] = {}
         edits: list[tuple[list[int], list[list[Span]]]] = []
         if self.matchers:
-            for members in _groups(texts):
-                whole = new[members[0]] if len(members) == 1 else "".join(new[number] for number in members)
-                spans = yield from self.scan(whole)
-                if self.side == "output" and state.vault:  # a cached answer may hold what this caller wrote
-                    spans = [span for span in spans if not _is_returned(span, whole, state.vault)]
-                counts: dict[tuple[int, str], int] = {}
-                for span in spans:
-                    counts[span.order, span.label] = counts.get((span.order, span.label), 0) + 1
-                for key, count in counts.items():
-                    found[key] = found.get(key, 0) + count
-                redacting = [span for span in spans if span.rule.action == "redact"]
-                if redacting:
-                    edits.append((members, list(merged(redacting))))
-            # What blocks goes first: the rest is then of no interest.
-            for (order, label), count in sorted(
-                found.items(), key=lambda each: self.rules[each[0][0]].action != "block"
-            ):
-                self.say(self.rules[order], label, count, state, call)
+            groups = _groups(texts)
+            read = new if len(groups) == len(new) else ["".join([new[number] for number in each]) for each in groups]
+            if plans := self._promising("\n".join(read)):
+                edits = yield from self._find(groups, read, plans, state, call)
         for members, stretches in edits:
             self._edit(new, members, stretches, state.vault)
         if wholes:
             yield from self._judge_wholes([leaf for _, leaf in texts], new, state, call)
         return new
+
+    def _find(
+        self, groups: Sequence[list[int]], read: Sequence[str], plans: Sequence[_Plan], state: State, call: Call
+    ) -> Steps[list[tuple[list[int], list[list[Span]]]]]:
+        """Say what is found in groups of texts, each as it is read; what is to be taken out of which."""
+        found: dict[tuple[int, str], int] = {}
+        edits: list[tuple[list[int], list[list[Span]]]] = []
+        for members, whole in zip(groups, read, strict=True):
+            spans = yield from self.scan(whole, plans)
+            if self.side == "output" and state.vault:  # a cached answer may hold what this caller wrote
+                spans = [span for span in spans if not _is_returned(span, whole, state.vault)]
+            counts: dict[tuple[int, str], int] = {}
+            for span in spans:
+                counts[span.order, span.label] = counts.get((span.order, span.label), 0) + 1
+            for key, count in counts.items():
+                found[key] = found.get(key, 0) + count
+            redacting = [span for span in spans if span.rule.action == "redact"]
+            if redacting:
+                edits.append((members, list(merged(redacting))))
+        # What blocks goes first: the rest is then of no interest.
+        for (order, label), count in sorted(found.items(), key=lambda each: self.rules[each[0][0]].action != "block"):
+            self.say(self.rules[order], label, count, state, call)
+        return edits
+
+    def _promising(self, text: str) -> Sequence[_Plan]:
+        """The matchers that may find something in a text, or in a part of it up to a line break."""
+        if self._decode or OVERRIDE in text:
+            return self._plans
+        signs = Signs(text, Shadow(text, CASED).text)
+        return [plan for plan in self._plans if plan.matcher.may_match(signs)]
 
     def _edit(self, new: list[str], members: list[int], stretches: list[list[Span]], vault: Vault) -> None:
         """Take stretches out of texts that are read as one."""
@@ -240,57 +260,57 @@ class Judge:
 
     # --- one text
 
-    def scan(self, text: str) -> Steps[list[Span]]:
-        """Everything that the matchers find in a text, in no order."""
-        spans: list[Span] = yield from self._scan(text)
+    def scan(self, text: str, plans: Sequence[_Plan] | None = None) -> Steps[list[Span]]:
+        """Everything that the matchers find in a text, in no order; all of them, or those of ``plans``."""
+        plans = self._plans if plans is None else plans
+        spans: list[Span] = yield from self._scan(text, plans)
         if self._decode:
             for start, end, plain in _decoded(text):
-                inner: list[Span] = yield from self._scan(plain)
+                inner: list[Span] = yield from self._scan(plain, plans)
                 spans += [Span(start, end, span.label, span.order, span.rule) for span in inner]
         return spans
 
-    def _scan(self, text: str) -> Steps[list[Span]]:
+    def _scan(self, text: str, plans: Sequence[_Plan]) -> Steps[list[Span]]:
         spans: list[Span] = []
-        cased: list[Shadow] = []
+        cased: list[tuple[Shadow, Signs]] = []
         folded: list[Shadow] = []
         work = 0
-        digits: bool | None = None
-        for matcher, order, rule, view, step, tail, has_digit in self._plans:
-            if view == "folded":
+        for plan in plans:
+            subjects: list[tuple[Shadow | None, Signs | None]]
+            if plan.view == "folded":
                 folded = folded or list(views(text, FOLDED))
-                subjects: list[Shadow | None] = [*folded]
+                subjects = [(shadow, None) for shadow in folded]
             else:
-                cased = cased or list(views(text, CASED))
-                if has_digit:
-                    digits = any(_DIGIT.search(shadow.text) for shadow in cased) if digits is None else digits
-                    if not digits:
-                        continue
-                subjects = [*cased] if view == "cased" else [None]
-                if view == "plain" and cased[0].text == text:  # the matcher's twin has seen it
+                cased = cased or [(shadow, Signs(text, shadow.text)) for shadow in views(text, CASED)]
+                subjects = [*cased] if plan.view == "cased" else [(None, None)]
+                if plan.view == "plain" and cased[0][0].text == text:  # the matcher's twin has seen it
                     subjects = []
-            for shadow in subjects:
+            for shadow, signs in subjects:
                 subject = text if shadow is None else shadow.text
-                place, size, covered = 0, len(subject), 0
-                stride = step or size
-                while place < size:
-                    until = min(size, place + stride)
-                    for found in matcher.find(subject, place, until):
-                        place = found.resume
-                        end = found.end
-                        if tail is not None:
-                            if end <= covered:  # a part of the one before
-                                continue
-                            more = tail.match(subject, end)
-                            covered = end = end if more is None else more.end()
-                        start, end = (found.start, end) if shadow is None else shadow.span(found.start, end)
-                        spans.append(Span(start, end, found.label, order, rule))
-                        if rule.action == "block":
-                            return spans
-                    place = max(place, until)
-                    work += stride * matcher.steps
-                    if work > _WORK and place < size:
-                        work = 0
-                        yield None
+                covered = resume = 0
+                windows = ((0, len(subject)),) if plan.field is None or signs is None else signs.windows(plan.field)
+                for low, high in windows:
+                    place = max(low, resume)
+                    stride = plan.step or high - low
+                    while place < high:
+                        until = min(high, place + stride)
+                        work += (until - place) * plan.matcher.steps
+                        for found in plan.matcher.find(subject, place, until):
+                            place = resume = found.resume
+                            end = found.end
+                            if plan.tail is not None:
+                                if end <= covered:  # a part of the one before
+                                    continue
+                                more = plan.tail.match(subject, end)
+                                covered = end = end if more is None else more.end()
+                            start, end = (found.start, end) if shadow is None else shadow.span(found.start, end)
+                            spans.append(Span(start, end, found.label, plan.order, plan.rule))
+                            if plan.rule.action == "block":
+                                return spans
+                        place = max(place, until)
+                        if work > _WORK and place < windows[-1][1]:
+                            work = 0
+                            yield None
         return list(dict.fromkeys(spans))
 
 

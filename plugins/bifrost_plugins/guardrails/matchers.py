@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 import attrs
 
 from .patterns import Checked
+from .signs import Field, Signs
 
 __all__ = ["CallableMatcher", "Found", "LiteralMatcher", "Matcher", "RegexMatcher", "View"]
 
@@ -52,6 +53,7 @@ class Matcher(Protocol):
         tail: What still belongs to a match when it follows, however long; None: nothing.
         steps: Of one place, at most, about.
         is_word: Whether no match has a space in it, so that what stands before one is decided.
+        field: Where its matches can begin; None: anywhere.
     """
 
     @property
@@ -77,6 +79,15 @@ class Matcher(Protocol):
     @property
     def is_word(self) -> bool:
         """Whether no match has a space in it."""
+        ...
+
+    @property
+    def field(self) -> Field | None:
+        """Where its matches can begin."""
+        ...
+
+    def may_match(self, signs: Signs) -> bool:
+        """Whether it has to look at a text; False: it would find nothing."""
         ...
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
@@ -139,17 +150,29 @@ class LiteralMatcher:
         self.tail: re.Pattern[str] | None = None
         self.steps = longest if len(self._words) > _FEW else 4
         self.is_word = False
+        self.field: Field | None = None
         # Whole words: a shorter word may stand where a longer one does not, so one look for each length.
         groups: dict[int, list[str]] = {}
         for word in self._words:
             groups.setdefault(len(word) if whole_words else 0, []).append(word)
         self._patterns = [re.compile(_written(_tree(group), 0)) for group in groups.values()]
+        self._is_few = len(self._words) <= _FEW
+
+    def may_match(self, signs: Signs) -> bool:
+        """Whether one of the words is in the text."""
+        if self._is_few:
+            folded = signs.folded
+            for word in self._words:  # noqa: SIM110 # a generator costs more than the search
+                if word in folded:
+                    return True
+            return False
+        return any(pattern.search(signs.folded) for pattern in self._patterns)
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``."""
         end = min(len(text), until + (self.reach or 0))
         finders: list[Callable[[int], tuple[int, int] | None]]
-        if len(self._words) <= _FEW:
+        if self._is_few:
             finders = [_finder(text, word, end) for word in self._words]
         else:
             finders = [_searcher(text, pattern, end) for pattern in self._patterns]
@@ -200,12 +223,23 @@ class RegexMatcher:
 
     def __init__(self, checked: Checked, label: str, view: View) -> None:
         self._pattern = checked.pattern
+        self._needle = checked.needle
+        self._folds = bool(checked.pattern.flags & re.IGNORECASE)
         self._label = label
         self.view: View = view
         self.reach: int | None = None if checked.longest is None else checked.longest + MARGIN
         self.tail: re.Pattern[str] | None = None
         self.steps = checked.steps
         self.is_word = False
+        self.field: Field | None = None
+
+    def may_match(self, signs: Signs) -> bool:
+        """Whether what every match holds is in the text."""
+        if not self._needle:
+            return True
+        if self.view == "plain":
+            return self._needle in (signs.text.lower() if self._folds else signs.text)
+        return self._needle in (signs.lower if self._folds else signs.cased)
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``."""
@@ -234,6 +268,11 @@ class CallableMatcher:
         self.tail: re.Pattern[str] | None = None
         self.steps = 64
         self.is_word = False
+        self.field: Field | None = None
+
+    def may_match(self, signs: Signs) -> bool:  # noqa: ARG002
+        """Nobody knows but the function."""
+        return True
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``."""

@@ -46,11 +46,14 @@ class Checked:
         pattern: Compiled.
         longest: Characters of its longest match; None where the last repeat has no bound.
         steps: The most steps that one attempt at one place takes, about.
+        needle: Characters in a row that every match holds, in lower case where case does not count; empty where
+            none are known.
     """
 
     pattern: re.Pattern[str]
     longest: int | None
     steps: int
+    needle: str = ""
 
 
 @attrs.frozen
@@ -93,7 +96,32 @@ def check(pattern: str, flags: int = 0, *, max_steps: int = _MAX_STEPS) -> Check
     longest = None if cost.is_open else int(tree.getwidth()[1])
     if longest is not None and longest > _MAX_LENGTH:
         raise _refusal(pattern, f"can match {longest} characters (at most {_MAX_LENGTH}); use smaller bounds")
-    return Checked(compiled, longest, cost.work)
+    return Checked(compiled, longest, cost.work, _needle(list(tree), compiled.flags))
+
+
+def _needle(items: list[Any], flags: int) -> str:
+    """The longest run of characters that is in every match: of the parts that have to match as they stand."""
+    runs = [""]
+    for op, argument in items:
+        name = str(op)
+        if name == "LITERAL" and (char := _plain(argument, flags)):
+            runs[-1] += char
+        elif name == "SUBPATTERN" and not argument[1] and not argument[2]:
+            runs += [_needle(list(argument[3]), flags), ""]
+        elif name == "MAX_REPEAT" and argument[0] >= 1:
+            runs += [_needle(list(argument[2]), flags), ""]
+        elif name != "AT":
+            runs.append("")
+    return max(runs, key=len)
+
+
+def _plain(code: int, flags: int) -> str:
+    """A character as it stands in a match; empty where another may stand there that looks different in lower case."""
+    char = chr(code)
+    if not flags & re.IGNORECASE:
+        return char
+    # Of ASCII, i, s and k are equal to letters outside of it (dotless i, long s, the Kelvin sign) where case does not count.
+    return char.lower() if char.isascii() and char not in "iIsSkK" else ""
 
 
 def _refusal(pattern: str, why: str) -> ConfigError:
