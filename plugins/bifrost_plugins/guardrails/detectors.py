@@ -68,9 +68,9 @@ class Detector:
         """Characters that decide over a match."""
         return self.longest + 2
 
-    def may_match(self, signs: Signs) -> bool:
-        """Whether a text has the signs of what it finds."""
-        return self.sign in signs.cased and (self.field is None or signs.has(self.field))
+    def may_match(self, signs: Signs) -> bool:  # noqa: ARG002
+        """Sign and field are all that is known."""
+        return True
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``, one after the other."""
@@ -327,6 +327,32 @@ _SHAPES: Final[tuple[tuple[str, str], ...]] = (
     ("pypi_token", r"pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{16}"),
     ("jwt", r"eyJ[A-Za-z0-9_-]{8,160}\.eyJ[A-Za-z0-9_-]{4}"),  # RFC 7519: {" in base64url
 )
+_BEGINNINGS: Final = (
+    *(
+        "sk-",
+        "gsk_",
+        "hf_",
+        "AIza",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+        "glpat-",
+        "AKIA",
+        "ASIA",
+        "xox",
+        "xapp-",
+        "k_live_",
+        "SG.",
+        "npm_",
+        "pypi-",
+    ),
+    "eyJ",
+)
+"""One of these stands in every shape above."""
+
 _PRIVATE_KEY: Final = Detector(
     "private_key",  # RFC 7468
     re.compile(r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"),
@@ -377,10 +403,16 @@ class _TokenMatcher:
         self.steps = 64
         self.is_word = True
         self.field: Field | None = None
+        self.sign = ""
 
     def may_match(self, signs: Signs) -> bool:
-        """Whether there is a long word."""
-        return signs.has_long_word
+        """Whether there is a word as long as the shortest credential, and how one begins or one drawn by lot."""
+        cased = signs.cased
+        if "eyJ" in cased:  # the first part of a JWT may be shorter
+            return True
+        if not signs.has_word(15):
+            return False
+        return signs.has_word(32) or any(begin in cased for begin in _BEGINNINGS)
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
         """The matches that begin in ``[start, until)``."""

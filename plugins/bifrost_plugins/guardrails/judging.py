@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from bifrost_core import Call, GuardrailError
 
+from .detectors import Detector
 from .matchers import Matcher, View
 from .rules import Judged, Length, Rule, WholeRule
 from .shadow import CASED, FOLDED, OVERRIDE, Shadow, views
@@ -102,6 +103,15 @@ class Judge:
             _Plan(matcher, order, rule, matcher.view, _step(matcher), matcher.tail, matcher.field)
             for matcher, order, rule in self.matchers
         ]
+        self._looks = [
+            (
+                plan,
+                plan.matcher.sign,
+                plan.field,
+                None if isinstance(plan.matcher, Detector) else plan.matcher.may_match,
+            )
+            for plan in self._plans
+        ]
         self.wholes: list[Any] = [rule for rule in self.rules if not rule.matchers()]
         self.lengths = [rule for rule in self.wholes if isinstance(rule, Length)]
         self.needs_whole = decode or any(rule.needs_whole for rule in self.rules)
@@ -168,7 +178,7 @@ class Judge:
         if self.matchers:
             groups = _groups(texts)
             read = new if len(groups) == len(new) else ["".join([new[number] for number in each]) for each in groups]
-            if plans := self._promising("\n".join(read)):
+            if plans := self.promising("\n".join(read)):
                 edits = yield from self._find(groups, read, plans, state, call)
         for members, stretches in edits:
             self._edit(new, members, stretches, state.vault)
@@ -199,12 +209,21 @@ class Judge:
             self.say(self.rules[order], label, count, state, call)
         return edits
 
-    def _promising(self, text: str) -> Sequence[_Plan]:
+    def promising(self, text: str) -> Sequence[_Plan]:
         """The matchers that may find something in a text, or in a part of it up to a line break."""
         if self._decode or OVERRIDE in text:
             return self._plans
-        signs = Signs(text, Shadow(text, CASED).text)
-        return [plan for plan in self._plans if plan.matcher.may_match(signs)]
+        signs = Signs(text)
+        cased = signs.cased
+        found: list[_Plan] = []
+        for plan, sign, field, may_match in self._looks:
+            if sign and sign not in cased:
+                continue
+            if field is not None and field not in signs.fields:
+                continue
+            if may_match is None or may_match(signs):
+                found.append(plan)
+        return found
 
     def _edit(self, new: list[str], members: list[int], stretches: list[list[Span]], vault: Vault) -> None:
         """Take stretches out of texts that are read as one."""
@@ -324,9 +343,14 @@ def _step(matcher: Matcher) -> int:
 
 
 def _groups(texts: Sequence[tuple[str, Leaf]]) -> list[list[int]]:
+    """The places of texts that are read as one, in the order in which they begin."""
     groups: dict[int, list[int]] = {}
     for number, (_, leaf) in enumerate(texts):
-        groups.setdefault(leaf.group, []).append(number)
+        members = groups.get(leaf.group)
+        if members is None:
+            groups[leaf.group] = [number]
+        else:
+            members.append(number)
     return list(groups.values())
 
 

@@ -54,6 +54,7 @@ class Matcher(Protocol):
         steps: Of one place, at most, about.
         is_word: Whether no match has a space in it, so that what stands before one is decided.
         field: Where its matches can begin; None: anywhere.
+        sign: What stands in the cased shadow of every text with a match; empty where nothing does.
     """
 
     @property
@@ -86,8 +87,13 @@ class Matcher(Protocol):
         """Where its matches can begin."""
         ...
 
+    @property
+    def sign(self) -> str:
+        """What stands in every text with a match."""
+        ...
+
     def may_match(self, signs: Signs) -> bool:
-        """Whether it has to look at a text; False: it would find nothing."""
+        """Whether it has to look at a text that has its sign and its field; False: it would find nothing."""
         ...
 
     def find(self, text: str, start: int, until: int) -> Iterator[Found]:
@@ -151,6 +157,7 @@ class LiteralMatcher:
         self.steps = longest if len(self._words) > _FEW else 4
         self.is_word = False
         self.field: Field | None = None
+        self.sign = ""
         # Whole words: a shorter word may stand where a longer one does not, so one look for each length.
         groups: dict[int, list[str]] = {}
         for word in self._words:
@@ -232,6 +239,7 @@ class RegexMatcher:
         self.steps = checked.steps
         self.is_word = False
         self.field: Field | None = None
+        self.sign = ""
 
     def may_match(self, signs: Signs) -> bool:
         """Whether what every match holds is in the text."""
@@ -269,6 +277,7 @@ class CallableMatcher:
         self.steps = 64
         self.is_word = False
         self.field: Field | None = None
+        self.sign = ""
 
     def may_match(self, signs: Signs) -> bool:  # noqa: ARG002
         """Nobody knows but the function."""

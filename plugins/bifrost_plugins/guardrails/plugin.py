@@ -151,10 +151,17 @@ class GuardrailPlugin:
             same = None
         if unknown:
             judge.refuse("unknown_part", f"a part of type {unknown}", state, call)
-        if sum(_size(text) for text, leaf in texts if leaf.kind != "copy") > self._max_bytes:
+        size = 0
+        for text, leaf in texts:
+            if leaf.kind != "copy":
+                size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        if size > self._max_bytes:
             judge.refuse("size", f"more than {self._max_bytes} bytes of text", state, call)
         new: list[str] = yield from judge.texts(texts, state, call)
-        if all(told is text for told, (text, _) in zip(new, texts, strict=True)):
+        for told, (text, _) in zip(new, texts, strict=True):
+            if told is not text:
+                break
+        else:
             return same
         rest = iter(new)
         return walk(Walker(lambda _text, _leaf: next(rest), unknown="skip"))
@@ -180,10 +187,6 @@ class GuardrailPlugin:
             self._on_verdict(verdict, call)
         except Exception:
             _logger.exception("guardrail %s: on_verdict failed", self.name)
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def plugin() -> GuardrailPlugin:

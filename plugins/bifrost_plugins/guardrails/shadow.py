@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["CASED", "FOLDED", "OVERRIDE", "Shadow", "ShadowTable", "reversed_runs", "views"]
+__all__ = ["CASED", "FOLDED", "OVERRIDE", "Shadow", "ShadowTable", "reversed_runs", "seen", "views"]
 
 OVERRIDE: Final = "\u202e"
 """RIGHT-TO-LEFT OVERRIDE: what follows is shown from right to left."""
@@ -139,6 +139,12 @@ def _translated(text: str, table: ShadowTable) -> str:
             continue
         return codecs.charmap_decode(written, "strict", shadows)[0]
     return text.translate(table)
+
+
+def seen(text: str, table: ShadowTable) -> str:
+    """The shadow of a text that is shown as it is written, without a way back."""
+    plain = _translated(text, table)
+    return _SPACES.sub(" ", plain) if "  " in plain else plain
 
 
 class Shadow:

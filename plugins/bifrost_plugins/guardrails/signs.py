@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from .shadow import FOLDED, Shadow
+from .shadow import CASED, FOLDED, seen
 
 __all__ = ["Field", "Signs"]
 
@@ -28,9 +28,12 @@ _TOKENS: Final = bytes(ord("a" if code in _DIGITS + _LETTERS + b"+/_-" else " ")
 _SEVEN: Final = b"0" * 7
 _RUN: Final = re.compile(rb"0(?:[ .()/-]{0,2}0){6,}+")
 _DOTTED: Final = re.compile(rb"[0.]{7,}")
+_FOUR: Final = re.compile(rb"0\.00?0?\.00?0?\.0")
 _IBAN: Final = re.compile(rb"aa00")
-_LONG: Final = re.compile(b"a" * 15)  # written out it is searched for in one step per character
+_WORDS: Final = {length: re.compile(b"a" * length) for length in (15, 32)}  # written out: one step per character
 _BEFORE: Final = 2  # characters of a match before its first digit: + or (
+
+_NO_FIELDS: Final[frozenset[Field]] = frozenset()
 
 Windows = Sequence[tuple[int, int]]
 
@@ -40,24 +43,27 @@ class Signs:
 
     Args:
         text: The text as it is.
-        cased: Its shadow in upper and lower case.
+        cased: Its shadow in upper and lower case, where that is known.
     """
 
-    __slots__ = ("_folded", "_kinds", "_lower", "_windows", "cased", "text")
+    __slots__ = ("_bytes", "_fields", "_folded", "_kinds", "_lower", "_tokens", "_windows", "cased", "text")
 
-    def __init__(self, text: str, cased: str) -> None:
+    def __init__(self, text: str, cased: str | None = None) -> None:
         self.text = text
-        self.cased = cased
+        self.cased = seen(text, CASED) if cased is None else cased
+        self._bytes: bytes | None = None
+        self._kinds = b""
+        self._tokens: bytes | None = None
+        self._fields: frozenset[Field] | None = None
         self._lower: str | None = None
         self._folded: str | None = None
-        self._kinds: bytes | None = None
         self._windows: dict[Field, Windows] = {}
 
     @property
     def folded(self) -> str:
         """The shadow without upper case."""
         if self._folded is None:
-            self._folded = self.lower if self.text.isascii() else Shadow(self.text, FOLDED).text
+            self._folded = self.lower if self.text.isascii() else seen(self.text, FOLDED)
         return self._folded
 
     @property
@@ -67,41 +73,46 @@ class Signs:
             self._lower = self.cased.lower()
         return self._lower
 
-    @property
-    def has_long_word(self) -> bool:
-        """Whether so many characters stand together as the shortest credential has, or the beginning of a JWT."""
-        return "eyJ" in self.cased or _LONG.search(_ascii(self.cased).translate(_TOKENS)) is not None
+    def has_word(self, length: Literal[15, 32]) -> bool:
+        """Whether so many characters of which credentials are made stand together."""
+        if self._tokens is None:
+            self._tokens = self._ascii().translate(_TOKENS)
+        return _WORDS[length].search(self._tokens) is not None
 
-    def has(self, field: Field) -> bool:
-        """Whether there is any window of a field."""
-        kinds = self._kinds_of()
-        if b"0" not in kinds:
-            return False
-        if field == "digits":
-            return _SEVEN in kinds.translate(None, _SEPARATORS)
-        return (b"0.0" if field == "dotted" else b"aa00") in kinds
+    @property
+    def fields(self) -> frozenset[Field]:
+        """The fields of which there may be a window."""
+        if self._fields is None:
+            self._kinds = kinds = self._ascii().translate(_KINDS)
+            self._fields = _NO_FIELDS
+            if b"0" in kinds:
+                found = set[Field]()
+                if _SEVEN in kinds.translate(None, _SEPARATORS):
+                    found.add("digits")
+                if b"0.0" in kinds and _FOUR.search(kinds):
+                    found.add("dotted")
+                if b"aa00" in kinds:
+                    found.add("iban")
+                self._fields = frozenset(found)
+        return self._fields
 
     def windows(self, field: Field) -> Windows:
-        """Where in the cased shadow matches of a field can begin: ``[start, until)``, in order, none touching another."""
+        """Where in the cased shadow matches of a field can begin: ``[start, until)``, in order."""
         found = self._windows.get(field)
         if found is None:
-            found = self._windows[field] = self._found(field) if self.has(field) else ()
+            found = self._windows[field] = self._found(field) if field in self.fields else ()
         return found
 
     def _found(self, field: Field) -> Windows:
-        kinds = self._kinds_of()
+        kinds = self._kinds
         if field == "iban":
             return [(match.start(), match.start() + 1) for match in _IBAN.finditer(kinds)]
         if field == "dotted":
             return [match.span() for match in _DOTTED.finditer(kinds)]
         return [(max(0, match.start() - _BEFORE), match.end()) for match in _RUN.finditer(kinds)]
 
-    def _kinds_of(self) -> bytes:
-        if self._kinds is None:
-            self._kinds = _ascii(self.cased).translate(_KINDS)
-        return self._kinds
-
-
-def _ascii(text: str) -> bytes:
-    """One byte for each character."""
-    return text.encode("ascii", "replace")
+    def _ascii(self) -> bytes:
+        """One byte for each character of the shadow."""
+        if self._bytes is None:
+            self._bytes = self.cased.encode("ascii", "replace")
+        return self._bytes

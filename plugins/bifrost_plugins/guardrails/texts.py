@@ -67,6 +67,7 @@ _DATA_URL: Final = re.compile(
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_=\r\n-]{256}")
 _LISTS: Final = frozenset({"content", "input", "thinking", "summary", "output"})
+_KNOWN: Final = frozenset({"content", "tool_calls", "role", "reasoning_content", "reasoning", "prefix"})
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([/\"\\]))")
 
 
@@ -74,9 +75,9 @@ class UnknownPartError(Exception):
     """A part of a type that is not known, so that nobody can say what the provider reads in it."""
 
 
-@attrs.frozen
+@attrs.define
 class Leaf:
-    """Where a text stands.
+    """Where a text stands. Never changed; not frozen, which costs.
 
     Attributes:
         group: Texts of one group, one after the other, are read as one.
@@ -113,8 +114,12 @@ class Walker:
         Raises:
             UnknownPartError: A part of it can not be read.
         """
-        changes = {name: new for name, old in request.body.items() if (new := self.value(old, name)) is not old}
-        files = tuple(self._file(file) for file in request.files)
+        changes: JsonObject = {}
+        for name, old in request.body.items():
+            new = self.value(old, name)
+            if new is not old:
+                changes[name] = new
+        files = tuple([self._file(file) for file in request.files]) if request.files else ()
         if not changes and all(new is old for new, old in zip(files, request.files, strict=True)):
             return request
         return attrs.evolve(request, body={**request.body, **changes}, files=files)
@@ -125,6 +130,11 @@ class Walker:
 
     def value(self, value: Any, name: str = "") -> Any:
         """A JSON value that is the member ``name`` of something."""
+        kind = type(value)  # what JSON is made of comes first: asking abstract classes takes long
+        if kind is dict:
+            return self._mapping(value)
+        if kind is list:
+            return self._list(value, name)
         if isinstance(value, str):
             return self._string(value, name)
         if value is None or isinstance(value, (bool, float)):
@@ -184,7 +194,7 @@ class Walker:
         together = 0
         new: list[Any] = []
         for each in value:
-            if parts and isinstance(each, Mapping) and "type" in each and "role" not in each:
+            if parts and (type(each) is dict or isinstance(each, Mapping)) and "type" in each and "role" not in each:
                 kind = each["type"]
                 if kind not in _PARTS:
                     new.append(self._strange(each, str(kind)[:40] if isinstance(kind, str) else "no name"))
@@ -206,7 +216,10 @@ class Walker:
                 new.append(self._visit(each, Leaf(together, "text")))
                 continue
             new.append(self.value(each, name if isinstance(each, (str, list, tuple)) else ""))
-        return value if all(a is b for a, b in zip(new, value, strict=True)) else new
+        for before, after in zip(value, new, strict=True):
+            if before is not after:
+                return new
+        return value
 
     def arguments(self, text: str) -> str:
         """A tool call's arguments: JSON as text, whose strings may be written with escapes."""
@@ -250,16 +263,24 @@ class Walker:
         return response  # numbers and names
 
     def _chat(self, response: ChatResponse) -> ChatResponse:
-        choices = [self._choice(choice) for choice in response.choices]
-        if all(new is old for new, old in zip(choices, response.choices, strict=True)):
+        choices: list[Choice] = []
+        is_changed = False
+        for old in response.choices:
+            new = self._choice(old)
+            is_changed = is_changed or new is not old
+            choices.append(new)
+        if not is_changed:
             return response
         return attrs.evolve(response, choices=tuple(choices), raw=rebuilt_raw(response.raw, choices))
 
     def _choice(self, choice: Choice) -> Choice:
         text = self._leaf(choice.text, "text") if choice.text else choice.text
         reasoning = self._leaf(choice.reasoning, "reasoning") if choice.reasoning else choice.reasoning
-        calls = tuple(self.call(each) for each in choice.tool_calls)
-        same = all(new is old for new, old in zip(calls, choice.tool_calls, strict=True))
+        calls = choice.tool_calls
+        same = True
+        if calls:
+            calls = tuple([self.call(each) for each in calls])
+            same = all(new is old for new, old in zip(calls, choice.tool_calls, strict=True))
         if text is choice.text and reasoning is choice.reasoning and same and self._is_same_beside(choice):
             return choice
         return Choice(
@@ -273,9 +294,10 @@ class Walker:
 
     def _is_same_beside(self, choice: Choice) -> bool:
         """What a message holds beside its text, reasoning and calls: quotations, links, transcripts."""
-        known = {"content", "tool_calls", "role", "reasoning_content", "reasoning", "prefix"}
-        others = {name: value for name, value in choice.message.items() if name not in known}
+        others = {name: value for name, value in choice.message.items() if name not in _KNOWN}
         content = choice.message.get("content")
+        if not others and not isinstance(content, list):
+            return True
         if isinstance(content, list):
             others["content"] = [
                 part
