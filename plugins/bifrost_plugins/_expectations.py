@@ -9,6 +9,8 @@ import attrs
 
 from bifrost_core import Attempt, Usage
 
+from ._remembered import Remembered
+
 __all__ = ["Expectations"]
 
 _FIRST_RATIO: Final = 0.35  # prompt tokens per byte of the body: above what text exchanges were seen to have
@@ -28,7 +30,7 @@ class Expectations:
     """Estimates of tokens, from the answers that were seen. Bounded; belongs to one plugin."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], _Model] = {}
+        self._models: Remembered[tuple[str, str], _Model] = Remembered(_MODELS)
 
     def learn(self, attempt: Attempt) -> None:
         """Note what an answered attempt used."""
@@ -62,8 +64,4 @@ class Expectations:
     def _model(self, attempt: Attempt) -> _Model:
         key = attempt.route.provider, attempt.route.model
         model = self._models.get(key)
-        if model is None:
-            if len(self._models) >= _MODELS:  # more than anybody has: the oldest goes
-                del self._models[next(iter(self._models))]
-            model = self._models[key] = _Model()
-        return model
+        return self._models.keep(key, _Model()) if model is None else model

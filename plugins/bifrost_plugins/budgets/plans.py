@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 
 from bifrost_core import Price, Principal, RouteRef
+from bifrost_plugins._remembered import Remembered
 from bifrost_plugins._scopes import instance_labels
 from bifrost_plugins.stores import Claims
 from bifrost_plugins.stores.base import checked_labels
@@ -65,7 +66,7 @@ class Plans:
     def __init__(self, budgets: Sequence[Named], overrides: Overrides) -> None:
         self._budgets = budgets
         self._overrides = overrides
-        self._plans: dict[tuple[str | None, ...], Plan] = {}
+        self._plans: Remembered[tuple[str | None, ...], Plan] = Remembered(_REMEMBERED)
 
     def find(self, principal: Principal | None, route: RouteRef, now: float) -> Plan:
         """The plan for an attempt at a UTC second."""
@@ -79,9 +80,7 @@ class Plans:
             )
         plan = self._plans.get(key)
         if plan is None or plan.until <= now or plan.version != self._overrides.version:
-            if len(self._plans) >= _REMEMBERED:
-                self._plans.clear()
-            plan = self._plans[key] = self._made(principal, route, now)
+            plan = self._plans.keep(key, self._made(principal, route, now))
         return plan
 
     def _made(self, principal: Principal | None, route: RouteRef, now: float) -> Plan:

@@ -22,6 +22,7 @@ from bifrost_core import (
 )
 from bifrost_plugins._expectations import Expectations
 from bifrost_plugins._holding import Holder
+from bifrost_plugins._remembered import Remembered
 from bifrost_plugins._scopes import Scope, instance_labels, parse_scope
 from bifrost_plugins.stores import Claim, Claims, Denied, Hold, MemoryStore, Store
 
@@ -145,7 +146,7 @@ class RateLimitPlugin:
         self._limits = _listed(limits)
         self._holder = Holder(self._store)
         self._expectations = Expectations()
-        self._plans: dict[tuple[str | None, ...], _Plan] = {}
+        self._plans: Remembered[tuple[str | None, ...], _Plan] = Remembered(_REMEMBERED)
 
     def __repr__(self) -> str:
         return f"RateLimitPlugin({self._store!r}, {[f'{each.scope.label}: {each.what}' for each in self._limits]!r})"
@@ -227,13 +228,12 @@ class RateLimitPlugin:
             key = (*key, *names)
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= _REMEMBERED:
-                self._plans.clear()
             labels = instance_labels(principal, route)
             found = [(limit, limit.scope.instance(labels)) for limit in self._limits]
-            plan = self._plans[key] = _Plan.of(
+            shares = [
                 _Share(limit, instance, limit.claim(instance)) for limit, instance in found if instance is not None
-            )
+            ]
+            plan = self._plans.keep(key, _Plan.of(shares))
         return plan
 
     def _tokens(self, attempt: Attempt) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 from collections import deque
 
@@ -38,6 +39,8 @@ class Writer:
     _stopping: threading.Event = attrs.field(factory=threading.Event, init=False)
     _thread: threading.Thread | None = attrs.field(default=None, init=False)
     _idle: bool = attrs.field(default=True, init=False)
+    _runs: bool = attrs.field(default=False, init=False)
+    _pid: int = attrs.field(default=0, init=False)
 
     def put(self, snapshot: Snapshot) -> None:
         """Queue a snapshot; never waits for the sink."""
@@ -47,8 +50,8 @@ class Writer:
                 self.dropped += 1
             self._queue.append(snapshot)
             idle, self._idle = self._idle, False
-        thread = self._thread
-        if idle or thread is None or not thread.is_alive():  # once per batch: waking a thread costs more than queueing
+        # Once per batch, as waking a thread costs more than queueing; and in the child of a fork, which has no thread.
+        if idle or not self._runs or os.getpid() != self._pid:
             self._start()
             self._wake.set()
 
@@ -57,6 +60,7 @@ class Writer:
         if self._thread is not None and self._thread.is_alive():
             return
         self._stopping.clear()
+        self._runs, self._pid = True, os.getpid()
         self._thread = threading.Thread(target=self._run, name="bifrost-request-log", daemon=True)
         self._thread.start()
         atexit.register(self.stop)  # for a Router that nobody closed
@@ -83,6 +87,12 @@ class Writer:
         _log.warning("request log: the sink did not finish in %.0f s; %d records were dropped", FLUSH_SECONDS, left)
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            self._runs = False
+
+    def _write_all(self) -> None:
         reported = self.dropped
         while True:
             self._wake.wait()

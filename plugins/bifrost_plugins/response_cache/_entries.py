@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 import attrs
@@ -37,7 +38,7 @@ from bifrost_core.structured import parser_of
 
 __all__ = ["Entry", "from_bytes", "is_whole", "to_bytes"]
 
-_HEAD: Final = b"bifrost-response/1\n"
+_HEAD: Final = b"bifrost-response/2\n"
 """What every entry begins with. One of another version is a miss."""
 
 _WHOLE: Final = frozenset({"stop", "tool_calls"})
@@ -66,11 +67,11 @@ class Entry:
 
 class _Choice(msgspec.Struct, array_like=True):
     index: int
-    text: str
+    text: str | None  # None: the message's ``content``
     reasoning: str | None
     tool_calls: list[tuple[str, str, str]]
     finish_reason: str | None
-    message: dict[str, Any]
+    message: dict[str, Any] | None  # None: it stands in ``raw``, at the same place
 
 
 class _Vector(msgspec.Struct, array_like=True):
@@ -188,12 +189,12 @@ def _kept(response: Response, at: float) -> _Any | None:
         "usage": response.usage,
         "route": (response.route.provider, response.route.model, response.route.key_id),
         "raw": response.raw,
-        "headers": {
-            name: value for name, value in response.headers.items() if not any(word in name for word in _PASSING)
-        },
+        "headers": {name: value for name, value in response.headers.items() if _stays(name)},
     }
     if type(response) is ChatResponse:
-        return _Chat(**common, choices=[_choice(choice) for choice in response.choices])
+        return _Chat(
+            **common, choices=[_choice(choice, response, place) for place, choice in enumerate(response.choices)]
+        )
     if type(response) is ResponsesResponse:
         return _Items(**common, id=response.id, status=response.status, output=list(response.output))
     if type(response) is EmbeddingResponse:
@@ -215,9 +216,36 @@ def _kept(response: Response, at: float) -> _Any | None:
     return None
 
 
-def _choice(choice: Choice) -> _Choice:
+@lru_cache(maxsize=1_024)
+def _stays(header: str) -> bool:
+    return not any(word in header for word in _PASSING)
+
+
+def _choice(choice: Choice, response: ChatResponse, place: int) -> _Choice:
+    """A choice whose words are kept once: most are, as the very same objects, in ``raw``."""
     calls = [(call.id, call.name, call.arguments) for call in choice.tool_calls]
-    return _Choice(choice.index, choice.text, choice.reasoning, calls, choice.finish_reason, choice.message)
+    text = None if choice.message.get("content") is choice.text else choice.text
+    message = None if _message_in(response.raw, place) is choice.message else choice.message
+    return _Choice(choice.index, text, choice.reasoning, calls, choice.finish_reason, message)
+
+
+def _message_in(raw: Mapping[str, Any], place: int) -> Any:
+    try:
+        return raw["choices"][place]["message"]
+    except (LookupError, TypeError):
+        return None
+
+
+def _chosen(kept: _Choice, raw: Mapping[str, Any], place: int) -> Choice:
+    message = raw["choices"][place]["message"] if kept.message is None else kept.message
+    return Choice(
+        index=kept.index,
+        text=message["content"] if kept.text is None else kept.text,
+        reasoning=kept.reasoning,
+        tool_calls=[ToolCall(*call) for call in kept.tool_calls] if kept.tool_calls else (),
+        finish_reason=kept.finish_reason,
+        message=message,
+    )
 
 
 def _vectors(response: EmbeddingResponse, common: Mapping[str, Any]) -> _Embeddings:
@@ -250,18 +278,8 @@ def _response(kept: _Any, request: Request) -> Response:
     }
     match kept:
         case _Chat():
-            choices = [
-                Choice(
-                    index=each.index,
-                    text=each.text,
-                    reasoning=each.reasoning,
-                    tool_calls=[ToolCall(*call) for call in each.tool_calls],
-                    finish_reason=each.finish_reason,
-                    message=each.message,
-                )
-                for each in kept.choices
-            ]
-            return ChatResponse(**common, choices=choices)
+            chosen = [_chosen(each, kept.raw, place) for place, each in enumerate(kept.choices)]
+            return ChatResponse(**common, choices=chosen)
         case _Items():
             return ResponsesResponse(**common, id=kept.id, status=kept.status, output=kept.output)
         case _Embeddings():

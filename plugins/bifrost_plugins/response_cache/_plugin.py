@@ -148,7 +148,7 @@ class ResponseCachePlugin:
             self._stats,
             evicted=self._memory.evicted,
             entries=len(self._memory),
-            bytes=int(self._memory.currsize),
+            bytes=self._memory.currsize,
             waiting=self._flights.waiting,
             vectors=0 if self._vectors is None else self._vectors.count,
         )

@@ -37,11 +37,13 @@ class Failures:
         limit: Failures of a source in a minute.
         clock: Monotonic seconds.
         total: Failures since the start.
+        is_watching: Whether a source has failed yet.
     """
 
     limit: int
     clock: Clock
     total: int = 0
+    is_watching: bool = False
     _windows: LRUCache[str, _Window] = attrs.field(factory=lambda: LRUCache[str, _Window](_MAX_SOURCES), init=False)
 
     def check(self, source: str | None) -> None:
@@ -66,6 +68,7 @@ class Failures:
         window = self._window(source)
         if window is None:
             window = self._windows[source[:_MAX_SOURCE]] = _Window(self.clock())
+            self.is_watching = True
         window.failures += 1
         if window.failures == self.limit:
             _log.warning("%d failed authentications from %.200r; it is refused for a while", self.limit, source)

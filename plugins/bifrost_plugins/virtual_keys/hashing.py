@@ -6,6 +6,7 @@ which is in no store, keeps a stolen dump from confirming a key that somebody ha
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ class Peppers:
         RFC 2104 (HMAC), FIPS 180-4 (SHA-256).
     """
 
-    __slots__ = ("__by_name", "__dummy", "first")
+    __slots__ = ("__by_name", "__dummy", "__own", "first")
 
     def __init__(self, peppers: Pepper | Iterable[Pepper]) -> None:
         listed = (peppers,) if isinstance(peppers, (str, bytes, Secret)) else tuple(peppers)
@@ -59,6 +60,7 @@ class Peppers:
         if not by_name:
             raise ConfigError("virtual keys need a pepper; pass pepper=… or leave it out", field="pepper")
         self.__by_name = by_name
+        self.__own = secrets.token_bytes(32)
         self.first = next(iter(by_name))
         self.__dummy = f"{_VERSION}${self.first}${secrets.token_hex(32)}"
 
@@ -89,6 +91,18 @@ class Peppers:
                 presented[pepper] = self._mac(key, pepper)
             found.append(hmac.compare_digest(presented[pepper], digest))
         return found
+
+    def proof(self, key: Secret) -> bytes:
+        """What tells this key again, in this process only: keyed by bytes that nobody else has.
+
+        Source:
+            BLAKE2's keyed mode, a fifth of the time of HMAC: RFC 7693, section 2.9.
+        """
+        return hashlib.blake2b(key.reveal().encode(), key=self.__own, digest_size=32).digest()
+
+    def is_same(self, key: Secret, proof: bytes) -> bool:
+        """Whether ``proof`` was made of this key; takes as long for any other."""
+        return hmac.compare_digest(self.proof(key), proof)
 
     def _mac(self, key: Secret, pepper: str) -> bytes:
         mac = self.__by_name[pepper].copy()  # keyed already, which is half of the work

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import attrs
-from cachetools import LRUCache
 
 from bifrost_core import (
     Call,
@@ -28,6 +27,7 @@ from bifrost_core import (
     VirtualKeyError,
     hookimpl,
 )
+from bifrost_plugins._remembered import Remembered
 from bifrost_plugins.stores import MemoryStore, Store
 
 from .declared import declared_customers, declared_keys, declared_teams
@@ -137,6 +137,7 @@ class VirtualKeyPlugin:
         )
         self._declared = {record.digest: self._known(record) for record in self._registry.keys.values()}
         self._declared_with = tuple({self._peppers.pepper_of(digest) for digest in self._declared})
+        self._no_proof = secrets.token_bytes(32)
         self._nobody = self._peppers.expect(self._peppers.dummy, self._peppers.dummy)
         self._required = required
         self._cache_seconds = cache_seconds
@@ -145,8 +146,8 @@ class VirtualKeyPlugin:
         self._source = _named_source if source is None else source
         self._rng = random.Random() if rng is None else rng
         self._changes = 0
-        self._records: LRUCache[str, _Known] = LRUCache(_REMEMBERED)
-        self._verdicts: LRUCache[tuple[str, int, str, str], str | None] = LRUCache(_REMEMBERED)
+        self._records: Remembered[str, _Known] = Remembered(_REMEMBERED)
+        self._verdicts: Remembered[tuple[str, int, str, str], str | None] = Remembered(_REMEMBERED)
 
     @property
     def failed(self) -> int:
@@ -374,7 +375,7 @@ class VirtualKeyPlugin:
         key = call.virtual_key
         if key is None:
             return None
-        if self._failures.sources:
+        if self._failures.is_watching:
             self._failures.check(self._source(call))
         known = self._declared_key(key) if self._declared else None
         if known is not None:
@@ -429,7 +430,7 @@ class VirtualKeyPlugin:
         record = await self._registry.find(identity)
         known = None if record is None else self._known(record)
         if known is not None and changes == self._changes:  # else it may have been read before a change
-            self._records[identity] = known
+            self._records.keep(identity, known)
         return self._admitted(call, key, known)
 
     def _known(self, record: VirtualKey) -> _Known:
@@ -448,8 +449,13 @@ class VirtualKeyPlugin:
     def _admitted(self, call: Call, key: Secret, known: _Known | None) -> Principal:
         """The principal of a key that is right. Takes the same steps for one that is not, or that nobody has."""
         now = self._clock.time()
-        is_it, was_it = self._peppers.compare(key, self._nobody if known is None else known.expected)
-        if known is None or not (is_it | (was_it & known.has_grace(now))) or not known.record.is_live(now):
+        if not self._peppers.is_same(key, self._no_proof if known is None or known.proof is None else known.proof):
+            is_it, was_it = self._peppers.compare(key, self._nobody if known is None else known.expected)
+            if known is None or not (is_it | (was_it & known.has_grace(now))):
+                raise self._refusal(call)
+            if is_it:
+                known.proof = self._peppers.proof(key)
+        if known is None or not known.record.is_live(now):
             raise self._refusal(call)
         call.state[self] = known.record
         if call.choices:
@@ -475,8 +481,7 @@ class VirtualKeyPlugin:
         try:
             return self._verdicts[asked]
         except KeyError:
-            what = self._verdicts[asked] = record.refusal(operation, model)
-            return what
+            return self._verdicts.keep(asked, record.refusal(operation, model))
 
     def _choose(self, call: Call, record: VirtualKey) -> None:
         """Decide what a bare model name means, where the key says so."""
@@ -503,7 +508,7 @@ class VirtualKeyPlugin:
         self._changes += 1
         known = self._records.get(record.id)
         if known is None or known.record.version <= record.version:
-            self._records[record.id] = self._known(record)
+            self._records.keep(record.id, self._known(record))
         return record
 
     def _latest(self, record: VirtualKey) -> VirtualKey:
@@ -512,21 +517,24 @@ class VirtualKeyPlugin:
         return record if known is None or known.record.version < record.version else known.record
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Known:
-    """A record with what calls need of it, made once.
+    """A record with what calls need of it, made once for each reading.
 
     Attributes:
         record: As it was read.
         principal: Of every call with the key.
         expected: The digests of the key and of the one before.
         read_at: Monotonic seconds.
+        proof: Of the key that was right, so that the next call with it need not be checked by its digest. As old as
+            the record at most: a key that is rotated or revoked is gone with it.
     """
 
     record: VirtualKey
     principal: Principal
     expected: Expected
     read_at: float
+    proof: bytes | None = None
 
     def has_grace(self, now: float) -> bool:
         """Whether the key before the last rotation is good still."""

@@ -73,7 +73,7 @@ async def test_a_lifetime_is_the_stores(provider: Simulated) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"bifrost-response/9\n{}", b"bifrost-response/1\n{", b"\x00" * 40],
+    [b"", b"bifrost-response/9\n{}", b"bifrost-response/2\n{", b"\x00" * 40],
     ids=["empty", "newer", "cut", "junk"],
 )
 async def test_what_is_not_understood_in_a_store_is_a_miss_and_replaced(provider: Simulated, value: bytes) -> None:

@@ -8,7 +8,7 @@ import logging
 import random
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -171,7 +171,43 @@ async def test_unknown_keys_are_compared_like_known_ones(
         except VirtualKeyError:
             assert key is not issued.secret
         work.append(([*compared], [*hashed]))
-    assert work == [([(32, 32), (32, 32)], [67])] * 3
+    assert work == [([(32, 32)] * 3, [67])] * 3
+
+
+async def test_a_key_that_was_right_is_told_again_without_its_digest_until_its_record_is_another(
+    plugin: VirtualKeyPlugin, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    hashed: list[str] = []
+    mac = Peppers._mac
+
+    def counted_mac(self: Peppers, key: Secret, pepper: str) -> bytes:
+        hashed.append(pepper)
+        return mac(self, key, pepper)
+
+    async def admits(key: Secret) -> int:
+        """Digests that it took to admit the key."""
+        request = Request(Operation.CHAT, "simulated/small", {})
+        hashed.clear()
+        answer = plugin.bifrost_authenticate(Call("c", request.operation, request, virtual_key=key))
+        assert isinstance(answer if isinstance(answer, Principal) else await cast("Any", answer), Principal)
+        return len(hashed)
+
+    first = await plugin.issue("k")
+    monkeypatch.setattr(Peppers, "_mac", counted_mac)
+    assert [await admits(first.secret) for _ in range(3)] == [1, 0, 0]
+    second = await plugin.rotate(first.id)
+    with pytest.raises(VirtualKeyError, match=NO_KEY):
+        await admits(first.secret)
+    assert [await admits(second.secret) for _ in range(2)] == [1, 0]
+    clock.advance(2)  # the record is read anew
+    assert [await admits(second.secret) for _ in range(2)] == [1, 0]
+    third = await plugin.rotate(first.id, grace=60)
+    assert [await admits(second.secret) for _ in range(2)] == [1, 1]  # in its grace, by its digest each time
+    assert [await admits(third.secret) for _ in range(2)] == [1, 0]
+    await plugin.revoke(first.id)
+    for key in (second.secret, third.secret):
+        with pytest.raises(VirtualKeyError, match=NO_KEY):
+            await admits(key)
 
 
 async def test_an_old_secret_is_good_for_its_grace(plugin: VirtualKeyPlugin, clock: FakeClock) -> None:
