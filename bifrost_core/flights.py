@@ -212,8 +212,8 @@ class Flights:
         finally:
             kind = self._settle(flight, response, error)
             if hooks.attempt_finished is not None:
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
-                    await hooks.attempt_finished(attempt, call)
+                # Implementations that wait have a shielded scope of their own each; one around them would cost all others.
+                await hooks.attempt_finished(attempt, call)
         if response is not None:
             headers = response.headers or flight.headers  # a stream's decoder sees bytes alone
             return self._stamped(response, route=route.ref, cost=attempt.cost, headers=headers)

@@ -67,7 +67,10 @@ class Run(Routing):
             cancelled = True
             raise
         finally:
-            if cancelled or self.failure is not None or self.machinery.hooks.call_finished is not None:
+            if not cancelled and self.failure is None:  # hooks that are told of it are shielded where they wait
+                if self.machinery.hooks.call_finished is not None:
+                    await self._finish(cancelled=self._stopped)
+            else:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
                     await self._finish(cancelled=cancelled)
             self.finished.set()
