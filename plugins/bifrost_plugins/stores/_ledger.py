@@ -534,6 +534,11 @@ def _check_sum(total: int, bucket: str) -> int:
 
 def _booked(row: HoldRow, amounts: tuple[int, ...]) -> tuple[int, ...]:
     """What a settlement books: nothing for places, which are given back."""
+    for take in row.takes:
+        if take.kind is ClaimKind.PLACES:
+            break
+    else:
+        return amounts
     return tuple(
         0 if take.kind is ClaimKind.PLACES else amount for take, amount in zip(row.takes, amounts, strict=True)
     )

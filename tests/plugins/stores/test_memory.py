@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import anyio
+import attrs
 import pytest
-from bifrost_plugins.stores import Claim, Granted, Hold, LedgerConflictError, MemoryStore, StoreError, base, memory
+from bifrost_plugins.stores import (
+    Claim,
+    Granted,
+    Hold,
+    LedgerConflictError,
+    MemoryStore,
+    StoreError,
+    _memory_tables,
+    base,
+    memory,
+)
+from bifrost_plugins.stores._ledger import Ledger
+from bifrost_plugins.stores._memory_tables import MemoryLedger, MemoryTables
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bifrost_core.testing import FakeClock
 
@@ -63,7 +79,7 @@ async def test_keys_beyond_the_bound_are_refused_until_others_have_ended(monkeyp
 
 
 async def test_corrections_and_hours_of_usage_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_CORRECTIONS", 2)
+    monkeypatch.setattr(_memory_tables, "MAX_CORRECTIONS", 2)
     clock = FakeClock()
     store = MemoryStore(clock=clock)
     for name in "abc":
@@ -94,3 +110,67 @@ def test_threads_share_a_store() -> None:
     for thread in threads:
         thread.join()
     assert len(granted) == 1000
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+CLAIMS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda name, limit, marks: Claim.counter(name, 1, limit=limit, thresholds=marks),
+            NAMES,
+            st.sampled_from([None, 5, 40, 2**63 - 1]),
+            st.sampled_from([(), (4, 8), (20,)]),
+        ),
+        st.builds(lambda name, limit: Claim.counter(f"r{name}", 1, limit=limit, rolling=60), NAMES, st.integers(0, 40)),
+        st.builds(
+            lambda name, day: Claim.counter(f"d{name}", 1, limit=30, epoch=day * 100 + 1, ends_at=day * 100 + 101.0),
+            NAMES,
+            st.integers(0, 3),
+        ),
+        st.builds(lambda name: Claim.window(name, 1, limit=9, seconds=50), NAMES),
+        st.builds(lambda name: Claim.places(name, limit=3), NAMES),
+    ),
+    max_size=4,
+    unique_by=lambda claim: (claim.kind, claim.bucket),
+)
+AMOUNTS = st.sampled_from([0, 1, 3, 9, 2**63 - 1])
+STEPS: st.SearchStrategy[Any] = st.one_of(
+    st.tuples(st.just("reserve"), st.integers(0, 5), CLAIMS, st.lists(AMOUNTS, min_size=4, max_size=4)),
+    st.tuples(st.just("settle"), st.integers(0, 5), st.just([]), st.lists(AMOUNTS, min_size=4, max_size=4)),
+    st.tuples(st.sampled_from(["release", "wait", "expire"]), st.integers(0, 5), st.just([]), st.just([])),
+)
+
+
+@settings(max_examples=300)
+@given(steps=st.lists(STEPS, max_size=24))
+def test_the_ledger_in_memory_comes_to_what_the_rules_come_to(
+    steps: list[tuple[str, int, list[Claim], list[int]]],
+) -> None:
+    plain, quick = MemoryTables(), MemoryTables()
+    ledgers = Ledger(plain, 4), MemoryLedger(quick, 4)
+    now = 10.0
+    sizes = dict[int, int]()
+
+    def outcome(ledger: Ledger, step: tuple[str, int, list[Claim], list[int]]) -> object:
+        what, number, claims, amounts = step
+        try:
+            if what == "reserve":
+                taken = tuple(amounts[: len(claims)])
+                return ledger.reserve(
+                    Hold(str(number), claims, amounts=taken, labels={"team": "x"}, expires_in=70), now
+                )
+            if what == "settle":
+                return ledger.settle(str(number), amounts[: sizes.get(number, 0)], {"attempts": number}, now)
+            return ledger.release(str(number), now) if what == "release" else ledger.expire_due(now, 10)
+        except (StoreError, LedgerConflictError) as exc:
+            return type(exc), str(exc)
+
+    for step in steps:
+        if step[0] == "wait":
+            now += 20.0 * step[1]
+            continue
+        before, after = (outcome(ledger, step) for ledger in ledgers)
+        assert before == after
+        if step[0] == "reserve" and isinstance(before, Granted):
+            sizes[step[1]] = len(step[2])
+    assert attrs.asdict(plain) == attrs.asdict(quick)
