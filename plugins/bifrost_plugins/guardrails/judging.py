@@ -159,6 +159,29 @@ class Judge:
 
     # --- texts
 
+    def passes(self, texts: Sequence[tuple[str, Leaf]]) -> bool:
+        """Whether a glance shows that no rule has anything to say about texts; most are like that.
+
+        Args:
+            texts: And where each stands.
+        """
+        if len(self.lengths) != len(self.wholes):
+            return False
+        characters, group, read = 0, -1, list[str]()
+        for text, leaf in texts:
+            if leaf.group < group:  # goes on with a text that others have come between
+                return False
+            if leaf.group != group:
+                read.append(" ")
+            read.append(text)
+            group = leaf.group
+            if leaf.kind != "copy":
+                characters += len(text)
+        for rule in self.lengths:
+            if rule.is_off(characters):
+                return False
+        return not self.promising("".join(read))
+
     def texts(
         self, texts: Sequence[tuple[str, Leaf]], state: State, call: Call, *, wholes: bool = True
     ) -> Steps[list[str]]:
@@ -178,7 +201,7 @@ class Judge:
         if self.matchers:
             groups = _groups(texts)
             read = new if len(groups) == len(new) else ["".join([new[number] for number in each]) for each in groups]
-            if plans := self.promising("\n".join(read)):
+            if plans := self.promising(" ".join(read)):
                 edits = yield from self._find(groups, read, plans, state, call)
         for members, stretches in edits:
             self._edit(new, members, stretches, state.vault)
@@ -210,18 +233,22 @@ class Judge:
         return edits
 
     def promising(self, text: str) -> Sequence[_Plan]:
-        """The matchers that may find something in a text, or in a part of it up to a line break."""
+        """The matchers that may find something in a text, or in one of several with spaces between them."""
         if self._decode or OVERRIDE in text:
             return self._plans
         signs = Signs(text)
         cased = signs.cased
+        has_twin = cased == text  # then who looks at the text itself sees what another sees already
+        fields: frozenset[Field] | None = None
         found: list[_Plan] = []
         for plan, sign, field, may_match in self._looks:
             if sign and sign not in cased:
                 continue
-            if field is not None and field not in signs.fields:
-                continue
-            if may_match is None or may_match(signs):
+            if field is not None:
+                fields = signs.fields if fields is None else fields
+                if field not in fields:
+                    continue
+            if may_match is None or (may_match(signs) and not (has_twin and plan.view == "plain")):
                 found.append(plan)
         return found
 

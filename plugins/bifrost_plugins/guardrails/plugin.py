@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Literal, TypeVar
 
 from bifrost_core import Call, ConfigError, Operation, Request, Response, hookimpl
 
@@ -19,6 +19,8 @@ from .verdicts import State, Verdict
 __all__ = ["GuardrailPlugin", "plugin"]
 
 _MIB: Final = 1024 * 1024
+_T = TypeVar("_T", Request, Response)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -93,14 +95,14 @@ class GuardrailPlugin:
     def _add_guard_request(self) -> None:
         @hookimpl
         def bifrost_guard_request(request: Request, call: Call) -> Any:
-            return drive(self._guard_request(request, call))
+            return self._guard_request(request, call)
 
         self.bifrost_guard_request = bifrost_guard_request
 
     def _add_guard_response(self) -> None:
         @hookimpl
         def bifrost_guard_response(response: Response, call: Call) -> Any:
-            return drive(self._guard_response(response, call))
+            return self._guard_response(response, call)
 
         self.bifrost_guard_response = bifrost_guard_response
 
@@ -116,27 +118,51 @@ class GuardrailPlugin:
 
     # --- the two sides
 
-    def _guard_request(self, request: Request, call: Call) -> Steps[Request | None]:
-        if self._is_own(call) or self._input is None:
+    def _guard_request(self, request: Request, call: Call) -> Request | Awaitable[Request | None] | None:
+        if self._input is None or self._is_own(call):
             return None
         state = self._state(call)
-        new: Request = yield from self._walk(self._input, lambda walker: walker.request(request), state, call)
-        return None if new is request else new
 
-    def _guard_response(self, response: Response, call: Call) -> Steps[Response | None]:
-        state = self._state(call)
+        def walk(walker: Walker) -> Request:
+            return walker.request(request)
+
+        texts, same = self._read(self._input, walk, state, call)
+        if self._input.passes(texts):
+            return None if same is request else same
+        return drive(self._judged(self._input, texts, request, same, walk, state, call))
+
+    def _guard_response(self, response: Response, call: Call) -> Response | Awaitable[Response | None] | None:
         if self._is_own(call) or call.operation is Operation.MODELS:
             return None
-        new: Response = response
+        state = self._state(call)
+
+        def walk(walker: Walker) -> Response:
+            return walker.response(response)
+
+        texts: list[tuple[str, Leaf]] = []
+        same = response
         if self._output is not None:
-            new = yield from self._walk(self._output, lambda walker: walker.response(response), state, call)
-        if state.vault:
-            new = Walker(lambda text, _leaf: state.vault.restore(text), unknown="skip").response(new)
-        state.is_judged = True
+            texts, same = self._read(self._output, walk, state, call)
+            if not self._output.passes(texts):
+                return drive(self._judged_response(self._output, texts, response, same, walk, state, call))
+        new = self._restored(same, state)
         return None if new is response else new
 
-    def _walk(self, judge: Judge, walk: Callable[[Walker], Any], state: State, call: Call) -> Steps[Any]:
-        """Collect the texts, judge them, put what became of them in their places."""
+    def _restored(self, response: Response, state: State) -> Response:
+        """The judged answer with what its placeholders stand for."""
+        state.is_judged = True
+        if not state.vault:
+            return response
+        return Walker(lambda text, _leaf: state.vault.restore(text), unknown="skip").response(response)
+
+    def _read(
+        self, judge: Judge, walk: Callable[[Walker], _T], state: State, call: Call
+    ) -> tuple[list[tuple[str, Leaf]], _T]:
+        """The texts that ``walk`` comes across, and what it leaves where they stay as they are.
+
+        Raises:
+            GuardrailError: A part is of a type that is not known, or there is too much text.
+        """
         texts: list[tuple[str, Leaf]] = []
 
         def show(text: str, leaf: Leaf) -> str:
@@ -144,12 +170,12 @@ class GuardrailPlugin:
             return text
 
         unknown = ""
+        same: _T | None = None
         try:
             same = walk(Walker(show, unknown=self._unknown))
         except UnknownPartError as exc:
             unknown = str(exc)
-            same = None
-        if unknown:
+        if same is None:
             judge.refuse("unknown_part", f"a part of type {unknown}", state, call)
         size = 0
         for text, leaf in texts:
@@ -157,14 +183,40 @@ class GuardrailPlugin:
                 size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if size > self._max_bytes:
             judge.refuse("size", f"more than {self._max_bytes} bytes of text", state, call)
-        new: list[str] = yield from judge.texts(texts, state, call)
-        for told, (text, _) in zip(new, texts, strict=True):
-            if told is not text:
-                break
-        else:
-            return same
-        rest = iter(new)
-        return walk(Walker(lambda _text, _leaf: next(rest), unknown="skip"))
+        return texts, same
+
+    def _judged(
+        self,
+        judge: Judge,
+        texts: list[tuple[str, Leaf]],
+        before: _T,
+        same: _T,
+        walk: Callable[[Walker], _T],
+        state: State,
+        call: Call,
+    ) -> Steps[_T | None]:
+        """Judge texts and put what became of them in their places."""
+        told: list[str] = yield from judge.texts(texts, state, call)
+        after = same
+        if any(new is not text for new, (text, _) in zip(told, texts, strict=True)):
+            rest = iter(told)
+            after = walk(Walker(lambda _text, _leaf: next(rest), unknown="skip"))
+        return None if after is before else after
+
+    def _judged_response(
+        self,
+        judge: Judge,
+        texts: list[tuple[str, Leaf]],
+        before: Response,
+        same: Response,
+        walk: Callable[[Walker], Response],
+        state: State,
+        call: Call,
+    ) -> Steps[Response | None]:
+        """The same, and what placeholders stand for put back."""
+        judged = yield from self._judged(judge, texts, before, same, walk, state, call)
+        after = self._restored(before if judged is None else judged, state)
+        return None if after is before else after
 
     # --- what a call has
 

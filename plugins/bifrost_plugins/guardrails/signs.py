@@ -63,7 +63,8 @@ class Signs:
     def folded(self) -> str:
         """The shadow without upper case."""
         if self._folded is None:
-            self._folded = self.lower if self.text.isascii() else seen(self.text, FOLDED)
+            # Folding comes last, character by character: of a shadow in ASCII it is lower case.
+            self._folded = self.lower if self.cased.isascii() else seen(self.text, FOLDED)
         return self._folded
 
     @property

@@ -63,6 +63,12 @@ def test_a_text_in_which_something_is_found_has_its_signs_and_windows_bring_all_
         assert pieces == whole
 
 
+@settings(max_examples=300)
+@given(text=st.text(max_size=12) | TEXTS)
+def test_a_folded_shadow_is_the_fold_of_the_text(text: str) -> None:
+    assert Signs(text).folded == seen(text, FOLDED)
+
+
 @settings(max_examples=100)
 @given(text=TEXTS)
 def test_windows_are_in_order(text: str) -> None:
@@ -126,6 +132,6 @@ RULES: list[Rule] = [
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 def test_matchers_that_are_left_out_for_several_texts_at_once_find_nothing_in_any(texts: list[str]) -> None:
     judge = Judge(RULES, "input", plugin="p", mark="m", decode=False, on_verdict=lambda verdict, call: None)
-    plans = judge.promising("\n".join(texts))
+    plans = judge.promising(" ".join(texts))
     for text in texts:
         assert set(now(judge.scan(text, plans))) == set(now(judge.scan(text)))
