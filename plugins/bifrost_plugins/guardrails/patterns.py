@@ -35,6 +35,7 @@ _OTHERS: Final = (
     "\u0131\u017f\u212a\u03a9\u03c0\u0416\u0436\u05d0\u0628\u0915\u4e2d\u3042\uac00\u200b\u2028\u20ac\U0001f600"
 )
 _SAMPLE: Final = [chr(code) for code in range(256)] + list(_OTHERS)
+_SINGLE: Final = frozenset({"LITERAL", "NOT_LITERAL", "ANY", "IN"})
 _ALL: Final = frozenset(range(len(_SAMPLE)))
 
 
@@ -60,11 +61,13 @@ class Checked:
 class _Cost:
     """What matching a part may take.
 
-    ``ways`` counts the ways in which it can match one text, ``work`` the steps of trying all of them;
-    ``chars`` are the sample characters that a variable repeat in it can end on, ``first`` those it can begin with.
+    ``ways`` counts the ways in which it can match at one place, wherever they end, ``same`` those of them that end at
+    the same place at most, and ``work`` the steps of trying all of them. ``first`` are the sample characters that it
+    can begin with, ``loose`` those that may follow where it could have gone on: before any other it ends at one place.
     """
 
     ways: int = 1
+    same: int = 1
     work: int = 1
     first: frozenset[int] = frozenset()
     loose: frozenset[int] = frozenset()
@@ -140,25 +143,34 @@ class _Reader:
         total = _Cost(can_be_empty=True, work=0)
         first: frozenset[int] = frozenset()
         loose: frozenset[int] = frozenset()  # what the variable repeats before can give away
-        for number, (op, argument) in enumerate(items):
-            cost = self._part(str(op), argument, is_last=is_last and number == len(items) - 1)
+        for number, (kind, argument) in enumerate(items):
+            op = str(kind)
+            cost = self._part(op, argument, is_last=is_last and number == len(items) - 1)
             if total.can_be_empty:
                 first |= cost.first
             if total.is_open:
                 raise _refusal(self._pattern, "has a repeat without a bound before its end; write {0,200} or the like")
             shares = bool(loose & (cost.first or _ALL)) or cost.can_be_empty
-            # Only one way goes on where what follows can not be what a repeat before has given back.
-            ways = total.ways * cost.ways if shares else cost.ways
+            # Only ways that end at one place go on where what follows can not be what a repeat before has given back.
+            before = total.ways if shares else total.same
+            ways, same = before * cost.ways, before * cost.same
             # What follows is tried once for every way in which the part before can match.
             work = total.work + cost.work * total.ways
             if work > 10**9 or ways > 10**9:
                 raise _refusal(self._pattern, "backtracks without end (repeats that can share characters)")
-            loose = (loose if cost.can_be_empty else frozenset()) | cost.loose
-            total = _Cost(ways, work, first, loose, total.can_be_empty and cost.can_be_empty, cost.is_open)
+            if not shares:
+                loose = cost.loose
+            elif cost.can_be_empty:
+                loose |= cost.loose
+            elif total.ways > 1:  # ends as variably as what stands before it
+                loose = loose | cost.loose | cost.first if op in _SINGLE else _ALL
+            else:
+                loose = cost.loose
+            total = _Cost(ways, same, work, first, loose, total.can_be_empty and cost.can_be_empty, cost.is_open)
         return total
 
     def _part(self, op: str, argument: Any, *, is_last: bool) -> _Cost:
-        if op in {"LITERAL", "NOT_LITERAL", "ANY", "IN"}:
+        if op in _SINGLE:
             return _Cost(first=self._chars(op, argument))
         if op == "AT":
             return _Cost(can_be_empty=True)
@@ -184,16 +196,25 @@ class _Reader:
 
     def _branch(self, options: list[list[Any]], *, is_last: bool) -> _Cost:
         costs = [self.sequence(option, is_last=is_last) for option in options]
-        ways, seen = 0, frozenset[int]()
+        ways = same = 0
+        seen, loose = frozenset[int](), frozenset[int]()
+        clashes = is_optional = False
         for cost in costs:
-            ways = ways + cost.ways if seen & cost.first or cost.can_be_empty else max(ways, cost.ways)
+            is_beside = bool(seen & cost.first) or (is_optional and cost.can_be_empty)
+            clashes = clashes or is_beside
+            # Of options that begin differently one alone can match; one of nothing can always match beside it.
+            ways = ways + cost.ways if is_beside or is_optional or cost.can_be_empty else max(ways, cost.ways)
+            same = same + cost.same if is_beside else max(same, cost.same)
+            is_optional = is_optional or cost.can_be_empty
             seen |= cost.first
+            loose |= cost.loose
         return _Cost(
             ways=ways,
+            same=same,
             work=sum(cost.work for cost in costs),
             first=seen,
-            loose=frozenset[int]().union(*(cost.loose for cost in costs)) | (_ALL if ways > 1 else frozenset()),
-            can_be_empty=any(cost.can_be_empty for cost in costs),
+            loose=_ALL if clashes else loose | seen if is_optional else loose,
+            can_be_empty=is_optional,
             is_open=any(cost.is_open for cost in costs),
         )
 
@@ -201,7 +222,8 @@ class _Reader:
         inner = self.sequence(list(body), is_last=False)
         is_open = most == _parser.MAXREPEAT
         many = is_open or int(most) > 1
-        if inner.is_open or (many and inner.loose & inner.first):  # else each round can begin at one place only
+        # Else each round can begin at one place only, and has one way to get to its end.
+        if inner.is_open or (many and (inner.loose & inner.first or inner.same > 1)):
             raise _refusal(
                 self._pattern,
                 "repeats alternatives that can match the same text; make them exclusive"
@@ -213,11 +235,18 @@ class _Reader:
         if is_open:
             if not is_last:
                 raise _refusal(self._pattern, "has a repeat without a bound before its end; write {0,200} or the like")
-            return _Cost(1, least + inner.work, inner.first, inner.first, least == 0, is_open=True)
+            return _Cost(
+                work=least + inner.work,
+                first=inner.first,
+                loose=inner.first | inner.loose,
+                can_be_empty=least == 0,
+                is_open=True,
+            )
         rounds = int(most)
         varies = rounds - least + 1
         return _Cost(
             ways=varies * inner.ways,
+            same=inner.same + (1 if least == 0 and inner.can_be_empty else 0),
             work=max(rounds, 1) * inner.work,
             first=inner.first,
             loose=inner.first | inner.loose if varies > 1 else inner.loose,
