@@ -16,7 +16,7 @@ __all__ = ["Counter", "StalledError"]
 
 _parser: Final[Any] = importlib.import_module("re._parser")
 _ONE: Final = {"LITERAL", "NOT_LITERAL", "ANY", "IN"}
-_CATEGORIES: Final = {
+_CATEGORIES: Final[dict[str, Callable[[str], bool]]] = {
     "CATEGORY_DIGIT": str.isdigit,
     "CATEGORY_SPACE": str.isspace,
     "CATEGORY_WORD": lambda char: char.isalnum() or char == "_",
@@ -26,7 +26,7 @@ Next = Callable[[int], int | None]
 
 
 class StalledError(Exception):
-    """More steps than allowed."""
+    """More steps than allowed, or too many that wait for each other."""
 
 
 class Counter:
@@ -53,7 +53,10 @@ class Counter:
         Raises:
             StalledError: It takes too many steps.
         """
-        return self._sequence(self._tree, 0, text, place, lambda end: end)
+        try:
+            return self._sequence(self._tree, 0, text, place, lambda end: end)
+        except RecursionError:
+            raise StalledError from None
 
     def search(self, text: str) -> tuple[int, int] | None:
         """The first match."""
@@ -110,9 +113,7 @@ class Counter:
         repeat = self._lazy if op == "MIN_REPEAT" else self._greedy
         return repeat(body, 0, least, most, text, place, then)
 
-    def _run(
-        self, item: Any, least: int, most: Any, text: str, place: int, then: Next, *, is_lazy: bool
-    ) -> int | None:
+    def _run(self, item: Any, least: int, most: Any, text: str, place: int, then: Next, *, is_lazy: bool) -> int | None:
         """A repeat of one character, without recursion."""
         op, argument = item
         count = 0
@@ -136,8 +137,8 @@ class Counter:
         if most == _parser.MAXREPEAT or count < int(most):
 
             def again(end: int) -> int | None:
-                if end == place and count >= least:  # an empty round leads nowhere
-                    return None
+                if end == place and count >= least:  # an empty round is the last
+                    return then(end)
                 return self._greedy(body, count + 1, least, most, text, end, then)
 
             end = self._sequence(body, 0, text, place, again)
@@ -145,7 +146,9 @@ class Counter:
                 return end
         return then(place) if count >= least else None
 
-    def _lazy(self, body: list[Any], count: int, least: int, most: Any, text: str, place: int, then: Next) -> int | None:
+    def _lazy(
+        self, body: list[Any], count: int, least: int, most: Any, text: str, place: int, then: Next
+    ) -> int | None:
         self._step()
         if count >= least:
             end = then(place)
@@ -156,7 +159,7 @@ class Counter:
 
         def again(end: int) -> int | None:
             if end == place and count >= least:
-                return None
+                return then(end)
             return self._lazy(body, count + 1, least, most, text, end, then)
 
         return self._sequence(body, 0, text, place, again)
