@@ -27,10 +27,13 @@ _TOKENS: Final = bytes(ord("a" if code in _DIGITS + _LETTERS + b"+/_-" else " ")
 
 _SEVEN: Final = b"0" * 7
 _RUN: Final = re.compile(rb"0(?:[ .()/-]{0,2}0){6,}+")
+_BLOCK_LENGTH: Final = 20
+_BLOCK: Final = re.compile(b"0{%d,}" % _BLOCK_LENGTH)
 _DOTTED: Final = re.compile(rb"[0.]{7,}")
 _FOUR: Final = re.compile(rb"0\.00?0?\.00?0?\.0")
 _IBAN: Final = re.compile(rb"aa00")
 _WORDS: Final = {length: re.compile(b"a" * length) for length in (15, 32)}  # written out: one step per character
+_DENSE: Final = 256  # characters that are looked at in the time that one more window takes
 _BEFORE: Final = 2  # characters of a match before its first digit: + or (
 
 _NO_FIELDS: Final[frozenset[Field]] = frozenset()
@@ -101,7 +104,8 @@ class Signs:
         """Where in the cased shadow matches of a field can begin: ``[start, until)``, in order."""
         found = self._windows.get(field)
         if found is None:
-            found = self._windows[field] = self._found(field) if field in self.fields else ()
+            found = _sparse(self._found(field)) if field in self.fields else ()
+            self._windows[field] = found
         return found
 
     def _found(self, field: Field) -> Windows:
@@ -110,10 +114,27 @@ class Signs:
             return [(match.start(), match.start() + 1) for match in _IBAN.finditer(kinds)]
         if field == "dotted":
             return [match.span() for match in _DOTTED.finditer(kinds)]
-        return [(max(0, match.start() - _BEFORE), match.end()) for match in _RUN.finditer(kinds)]
+        found: list[tuple[int, int]] = []
+        for match in _RUN.finditer(kinds):
+            low, high = max(0, match.start() - _BEFORE), match.end()
+            if high - low > _BLOCK_LENGTH:
+                # Nothing begins behind another digit, and nothing goes on over so many without a separator.
+                for block in _BLOCK.finditer(kinds, match.start(), high):
+                    found.append((low, block.start() + 1))
+                    low = block.end()
+            if low < high:
+                found.append((low, high))
+        return found
 
     def _ascii(self) -> bytes:
         """One byte for each character of the shadow."""
         if self._bytes is None:
             self._bytes = self.cased.encode("ascii", "replace")
         return self._bytes
+
+
+def _sparse(windows: Windows) -> Windows:
+    """Windows that are worth their number, or one around all of them."""
+    if not windows or len(windows) * _DENSE < windows[-1][1] - windows[0][0]:
+        return windows
+    return [(windows[0][0], windows[-1][1])]

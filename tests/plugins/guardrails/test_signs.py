@@ -12,7 +12,7 @@ from bifrost_plugins.guardrails.matchers import LiteralMatcher, Matcher, RegexMa
 from bifrost_plugins.guardrails.patterns import check
 from bifrost_plugins.guardrails.rules import Literals, Pii, Regex, Rule, Secrets
 from bifrost_plugins.guardrails.shadow import CASED, FOLDED, seen
-from bifrost_plugins.guardrails.signs import Signs
+from bifrost_plugins.guardrails.signs import Field, Signs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ PIECES = st.sampled_from(
         *("DE89 3704 0044 0532 0130 00", "MT84MALT011000012345MTLCAST001S", "192.168.0.1", "10.0.0.255", "2001:db8::1", "::1"),
         *("078-05-1120", "a@example.org", "sk-aaaaaaaaaaaaaaaa", "ghp_" + "a1B2" * 9, "AKIAIOSFODNN7EXAMPLE", "eyJabcdefgh.eyJabcd"),
         *("https://ann:secret@host", "-----BEGIN RSA PRIVATE KEY-----", "xoxb-1234567890", "SG." + "a" * 16 + "." + "b" * 16),
-        *("rk_live_abcdefghij", "Zm9vYmFyQmF6UXV4MTIzNDU2Nzg5MEFiQ2RFZg", "npm_" + "a" * 36, "1", "12", "3.14", "2019", "v1.2.3"),
+        *("rk_live_abcdefghij", "Zm9vYmFyQmF6UXV4MTIzNDU2Nzg5MEFiQ2RFZg", "npm_" + "a" * 36, "1", "12", "3.14", "2019", "12345678901234567890123", "0" * 40, "v1.2.3"),
         *("word", " ", "  ", "\n", "-", ".", "/", "(", ")", "+", "00", "é", "\uff11\uff12\uff13", "\u200b", "\u017f", "\u212a", "DE", "aa11"),
     ]
 )  # fmt: skip
@@ -67,6 +67,17 @@ def test_a_text_in_which_something_is_found_has_its_signs_and_windows_bring_all_
 @given(text=st.text(max_size=12) | TEXTS)
 def test_a_folded_shadow_is_the_fold_of_the_text(text: str) -> None:
     assert Signs(text).folded == seen(text, FOLDED)
+
+
+@pytest.mark.parametrize("field", ["digits", "dotted", "iban"])
+def test_windows_are_as_few_as_is_worth_it(field: Field) -> None:
+    piece = {"digits": "+49 170 1234567 ", "dotted": "10.0.0.1 ", "iban": "DE12 "}[field]
+    near, far = Signs(piece * 50), Signs((piece + "word " * 200) * 50)
+    assert (len(near.windows(field)), len(far.windows(field))) == (1, 50)
+
+
+def test_a_long_block_of_digits_has_a_window_at_its_beginning_alone() -> None:
+    assert Signs("x " + "1" * 1_000 + " +" + "2" * 1_000).windows("digits") == [(0, 3), (1002, 1005)]
 
 
 @settings(max_examples=100)
