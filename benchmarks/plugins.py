@@ -109,17 +109,20 @@ class _ClockedStore(MemoryStore):
         self._spent = spent
 
 
+async def _timed(spent: _Spent, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    began = time.thread_time_ns()
+    try:
+        return await operation(*args, **kwargs)
+    finally:
+        spent.store += time.thread_time_ns() - began
+        spent.operations += 1
+
+
 def _clocked(name: str) -> Callable[..., Any]:
     operation = getattr(MemoryStore, name)
 
-    async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        spent: _Spent = self._spent
-        began = time.thread_time_ns()
-        try:
-            return await operation(self, *args, **kwargs)
-        finally:
-            spent.store += time.thread_time_ns() - began
-            spent.operations += 1
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _timed(self._spent, operation, self, *args, **kwargs)
 
     return run
 
@@ -247,12 +250,13 @@ async def _entered(ask: Ask) -> float:
 
 
 class _HookClock:
-    """CPU nanoseconds by hook, without what stores and the readings themselves took."""
+    """CPU nanoseconds by hook, without what stores and the telling itself took."""
 
     def __init__(self) -> None:
         self.hooks: dict[str, float] = {}
         self.inside = _Spent()
-        self._reading = _reading()
+        self._reading = 0.0  # of the clock, within what is told
+        self._operation = 0.0  # what telling of a store's operation costs beside that
 
     def compile(self, *args: Any, **kwargs: Any) -> Hooks:
         """In place of ``compile_hooks``: chains that tell."""
@@ -264,6 +268,30 @@ class _HookClock:
                 changes[field.name] = self._told(field.name, chain)
         return attrs.evolve(hooks, **changes)
 
+    async def calibrate(self) -> None:
+        """Find out what telling costs: of a hook that does nothing, and of one that has a store do nothing."""
+        self._reading = self._operation = 0.0
+
+        async def nothing() -> None:
+            """Does nothing."""
+
+        async def nothing_in_store() -> None:
+            await _timed(self.inside, nothing)
+
+        costs: dict[str, float] = {}
+        for name, chain in (("nothing", nothing), ("stored", nothing_in_store)):
+            told, goes = self._told(name, chain), list[float]()
+            for _ in range(9):
+                self.take()
+                for _ in range(_READINGS):
+                    await told()
+                found = self.take()
+                goes.append((found[name] + found.get("store", 0.0)) / _READINGS)
+            costs[name] = statistics.median(goes)
+        self._reading = costs["nothing"]
+        self._operation = costs["stored"] - costs["nothing"]
+        self.inside.store = self.inside.operations = 0
+
     def take(self) -> dict[str, float]:
         """What was spent since the last time."""
         found, self.hooks = self.hooks, {}
@@ -272,7 +300,7 @@ class _HookClock:
         return found
 
     def _told(self, name: str, chain: Callable[..., Any]) -> Callable[..., Any]:
-        inside, reading = self.inside, self._reading
+        inside = self.inside
 
         async def run(*args: Any) -> Any:
             store, operations = inside.store, inside.operations
@@ -280,26 +308,16 @@ class _HookClock:
             try:
                 return await chain(*args)
             finally:
-                took = time.thread_time_ns() - began - reading
-                stored = inside.store - store
-                # Of an operation's two readings one is in its own time, the other in the hook's.
-                times = inside.operations - operations
-                self.hooks[name] = self.hooks.get(name, 0.0) + took - stored - times * reading
+                took = time.thread_time_ns() - began - self._reading
+                stored, times = inside.store - store, inside.operations - operations
+                # Of what telling of an operation costs, about one reading is in the operation's own time.
+                own = min(self._reading, self._operation)
+                took -= stored + times * (self._operation - own)
+                self.hooks[name] = self.hooks.get(name, 0.0) + took
                 if times:
-                    self.hooks["store"] = self.hooks.get("store", 0.0) + stored - times * reading
+                    self.hooks["store"] = self.hooks.get("store", 0.0) + stored - times * own
 
         return run
-
-
-def _reading() -> float:
-    """Nanoseconds that one reading of the clock takes."""
-    goes: list[float] = []
-    for _ in range(9):
-        began = time.thread_time_ns()
-        for _ in range(_READINGS):
-            time.thread_time_ns()
-        goes.append((time.thread_time_ns() - began) / _READINGS)
-    return statistics.median(goes)
 
 
 Figures = dict[str, list[float]]  # by row: one per round
@@ -311,6 +329,7 @@ async def hooks(names: Mapping[str, Sequence[str]], folder: Path, *, calls: int,
         columns: dict[str, tuple[_HookClock, Ask]] = {}
         for column, chosen in names.items():
             clock = _HookClock()
+            await clock.calibrate()
             bench = _Bench(functools.partial(_ClockedStore, clock.inside), folder)
             with mock.patch.object(router, "compile_hooks", clock.compile):
                 asking = await _asking(stack, _plugins(chosen, bench))

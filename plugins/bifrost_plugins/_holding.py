@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from bifrost_core import Call, ConfigError
+from bifrost_core.roots import Home
 
 from .stores import (
     Denied,
@@ -50,6 +51,7 @@ class Holder:
         self._waits = not getattr(store, "never_waits", False)
         self._open = dict[str, bool]()  # holds without a deadline, which are to be extended
         self._is_running = False
+        self._time: Callable[[], float] = anyio.current_time
 
     @property
     def open(self) -> int:
@@ -78,7 +80,7 @@ class Holder:
     def seconds(self, call: Call) -> float:
         """How long a hold of this call lasts by itself."""
         deadline = call.deadline
-        return _LEAST if deadline == math.inf else max(deadline - anyio.current_time(), 0.0) + _MARGIN
+        return _LEAST if deadline == math.inf else max(deadline - self._time(), 0.0) + _MARGIN
 
     async def reserve(self, hold: Hold, call: Call) -> Granted | Denied:
         """Take a hold.
@@ -87,7 +89,7 @@ class Holder:
             StoreError: The store failed, did not answer in time, or has so many ends to catch up on that
                 nothing new may be begun. The hold may have been taken: end it all the same.
         """
-        if self.outbox.is_full:
+        if self.outbox.waiting and self.outbox.is_full:
             raise StoreError(f"{self.outbox.waiting} ends of holds wait for the store; it takes no new ones meanwhile")
         answer = await (self.ask(self.store.reserve(hold)) if self._waits else self.store.reserve(hold))
         if call.deadline == math.inf and isinstance(answer, Granted):
@@ -136,6 +138,7 @@ class Holder:
         if self._is_running:
             raise ConfigError("a plugin that holds belongs to one Router; give each its own, and both one store")
         self._is_running = True
+        self._time = Home().time
         try:
             async with self.outbox, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._extend, name="bifrost holds")
@@ -145,6 +148,7 @@ class Holder:
                     tasks.cancel_scope.cancel()
         finally:
             self._is_running = False
+            self._time = anyio.current_time
 
     async def _extend(self) -> None:
         while True:

@@ -204,10 +204,12 @@ class BudgetPlugin(BudgetDesk):
             await self._refresh(now)
         plan = self._plans.find(call.principal, attempt.route, now)
         price = self._ceiling if attempt.price is None else attempt.price
-        if plan.hard is not None and _bound_of(plan, price, attempt) is None:
+        bound = _bound_of(plan, price, attempt)
+        if bound is None and plan.hard is not None:
             await self._bound(attempt, call, plan, plan.hard, price, now)
+            bound = _bound_of(plan, price, attempt)
         for tries in count():
-            taken = self._taken(attempt, call, plan, price, first=not state.is_counted)
+            taken = self._taken(attempt, call, plan, price, bound, first=not state.is_counted)
             state.taken[attempt.id] = taken
             try:
                 answer = await self._holder.reserve(taken.hold, call)
@@ -223,6 +225,7 @@ class BudgetPlugin(BudgetDesk):
             may_lower = short.named.budget.clamp and tries < _CLAMPS
             if not (may_lower and lower_output(attempt, call, price, room)):
                 raise exceeded(short, answer, taken.amount)
+            bound = _bound_of(plan, price, attempt)
 
     async def _refresh(self, now: float) -> None:
         try:
@@ -284,12 +287,13 @@ class BudgetPlugin(BudgetDesk):
             denied = Denied(0, state.bucket, share.limit, state.spent, state.held, state.ends_at, wait)
             raise exceeded(share, denied, None)
 
-    def _taken(self, attempt: Attempt, call: Call, plan: Plan, price: Price | None, *, first: bool) -> Taken:
+    def _taken(
+        self, attempt: Attempt, call: Call, plan: Plan, price: Price | None, bound: int | None, *, first: bool
+    ) -> Taken:
         """What is to be held for an attempt as it stands."""
         rates = plan.rates(price)
         prompt, output = self._expectations.tokens(attempt)
         expected = 0 if rates is None else rates.cost(prompt, output) or 0
-        bound = _bound_of(plan, price, attempt)
         amount = bound
         if amount is None:
             amount = self._unbounded or 0 if plan.hard is not None else expected

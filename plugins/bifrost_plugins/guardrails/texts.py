@@ -62,6 +62,7 @@ _SEALED: Final = frozenset(
     | {"logprobs", "top_logprobs"}
 )
 _BINARY: Final = frozenset({"data", "file_data", "input_audio", "audio", "b64_json", "image_base64", "file"})
+_ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _DATA_URL: Final = re.compile(
     r"data:(?:image|audio|video|application/(?:pdf|octet-stream))[^,]{0,100};base64,", re.IGNORECASE
 )
@@ -132,6 +133,12 @@ class Walker:
         """A JSON value that is the member ``name`` of something."""
         kind = type(value)  # what JSON is made of comes first: asking abstract classes takes long
         if kind is dict:
+            if len(value) == 2 and self._kind == "other":
+                role, content = value.get("role"), value.get("content")
+                is_text = type(role) is str and role in _ROLES and type(content) is str
+                if is_text and content[:5].lower() != "data:":
+                    told = self._leaf(content, "text")  # a message of text alone, as most are
+                    return value if told is content else {**value, "content": told}
             return self._mapping(value)
         if kind is list:
             return self._list(value, name)

@@ -244,14 +244,6 @@ class Claims(tuple[Claim, ...]):
         return made
 
 
-def _claims(value: Iterable[Claim]) -> Claims:
-    return value if type(value) is Claims else Claims(value)
-
-
-def _amounts(value: Iterable[int]) -> tuple[int, ...]:
-    return tuple(value)
-
-
 def _check_whole(numbers: Sequence[int], claims: int, what: str, field: str) -> None:
     if len(numbers) != claims:
         raise ConfigError(f"give one {what} for each of the {claims} claims", field=field)
@@ -290,7 +282,7 @@ def _measures(value: Mapping[str, int] | None) -> Mapping[str, int]:
     return MappingProxyType(dict(value))
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Hold:
     """What is set aside for one attempt, in all buckets at once or not at all.
 
@@ -315,34 +307,56 @@ class Hold:
     """
 
     id: str
-    claims: Claims = attrs.field(converter=_claims)
-    call_id: str = attrs.field(default="", kw_only=True)
-    amounts: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_amounts)
-    estimate: tuple[int, ...] = attrs.field(default=(), kw_only=True, converter=_amounts)
-    expires_in: float = attrs.field(default=120.0, kw_only=True)
-    dispatched: bool = attrs.field(default=False, kw_only=True)
-    labels: Mapping[str, str] = attrs.field(default=None, kw_only=True, converter=checked_labels)
-    usage: Mapping[str, int] = attrs.field(default=None, kw_only=True, converter=_measures)
-    note: str = attrs.field(default="", kw_only=True)
+    claims: Claims
+    call_id: str
+    amounts: tuple[int, ...]
+    estimate: tuple[int, ...]
+    expires_in: float
+    dispatched: bool
+    labels: Mapping[str, str]
+    usage: Mapping[str, int]
+    note: str
 
-    def __attrs_post_init__(self) -> None:
-        if not 0 < len(self.id) <= 200:
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - as of every record here
+        claims: Iterable[Claim],
+        *,
+        call_id: str = "",
+        amounts: Iterable[int] = (),
+        estimate: Iterable[int] = (),
+        expires_in: float = 120.0,
+        dispatched: bool = False,
+        labels: Mapping[str, str] | None = None,
+        usage: Mapping[str, int] | None = None,
+        note: str = "",
+    ) -> None:
+        """One is made for every attempt: written out, as a converter and a validator for each field take longer."""
+        if not 0 < len(id) <= 200:
             raise ConfigError("the id of a hold has 1 to 200 characters", field="id")
-        if not 0 < self.expires_in < 1e10:
-            raise ConfigError(f"a hold lasts longer than 0 seconds, not {self.expires_in!r}", field="expires_in")
-        # Here and not in a validator each: a hold is made for every attempt.
-        if not (self.id.isascii() and self.call_id.isascii() and self.note.isascii()):
-            for text, field in ((self.id, "id"), (self.call_id, "call_id"), (self.note, "note")):
+        if not 0 < expires_in < 1e10:
+            raise ConfigError(f"a hold lasts longer than 0 seconds, not {expires_in!r}", field="expires_in")
+        if not (id.isascii() and call_id.isascii() and note.isascii()):
+            for text, field in ((id, "id"), (call_id, "call_id"), (note, "note")):
                 check_text(text, field)
-        count = len(self.claims)
-        if self.amounts:
-            _check_whole(self.amounts, count, "amount", "amounts")
-        else:
-            object.__setattr__(self, "amounts", tuple([claim.amount for claim in self.claims]))
-        if self.estimate:
-            _check_whole(self.estimate, count, "estimate", "estimate")
-        else:
-            object.__setattr__(self, "estimate", self.amounts)
+        if type(claims) is not Claims:
+            claims = Claims(claims)
+        taken = tuple(amounts) or tuple([claim.amount for claim in claims])
+        _check_whole(taken, len(claims), "amount", "amounts")
+        booked = tuple(estimate) or taken
+        if booked is not taken:
+            _check_whole(booked, len(claims), "estimate", "estimate")
+        put = object.__setattr__
+        put(self, "id", id)
+        put(self, "claims", claims)
+        put(self, "call_id", call_id)
+        put(self, "amounts", taken)
+        put(self, "estimate", booked)
+        put(self, "expires_in", expires_in)
+        put(self, "dispatched", dispatched)
+        put(self, "labels", labels if type(labels) is MappingProxyType else checked_labels(labels))
+        put(self, "usage", usage if type(usage) is MappingProxyType else _measures(usage))
+        put(self, "note", note)
 
 
 @attrs.frozen
