@@ -248,7 +248,9 @@ class Judge:
                 fields = signs.fields if fields is None else fields
                 if field not in fields:
                     continue
-            if may_match is None or (may_match(signs) and not (has_twin and plan.view == "plain")):
+            if has_twin and plan.view == "plain":
+                continue
+            if may_match is None or may_match(signs):
                 found.append(plan)
         return found
 
