@@ -236,9 +236,10 @@ def first_to_end(row: HoldRow) -> tuple[float, str]:
 class MemoryLedger(Ledger):
     """The rules over tables in memory.
 
-    Of a budget on several levels nearly every hold takes from counters whose epoch runs and that have room. For
-    those all levels are looked at and changed in one go, without a function each; whatever else comes, the rules
-    of ``Ledger`` say. Both have to come to the same: tests/plugins/stores/test_memory.py.
+    Nearly every hold takes from counters whose epoch runs, from windows that have entries and from places, and has
+    room in all of them. For those everything is looked at and changed in one go, without a function for each step;
+    whatever else comes, the rules of ``Ledger`` say. Both have to come to the same:
+    tests/plugins/stores/test_memory.py.
     """
 
     def __init__(self, tables: MemoryTables, max_holds: int) -> None:
@@ -250,28 +251,44 @@ class MemoryLedger(Ledger):
         tables = self._memory
         if hold.id in tables.open or hold.id in tables.done or len(tables.open) >= self.max_holds:
             return super().reserve(hold, now)
-        counters = tables.counters
-        changes = list[tuple[dict[int, tuple[int, int]], int, int, int]]()
-        takes = list[Take]()
+        found = list[tuple[_Counter | _Window | None, int, int]]()
         for claim, amount in zip(hold.claims, hold.amounts, strict=True):
-            counter = counters.get(claim.bucket) if claim.kind is ClaimKind.COUNTER else None
-            if counter is None:
-                return super().reserve(hold, now)
-            period = counter.period
-            ends_at = period.ends_at
-            if claim.seconds is not None:
-                is_running = ends_at is not None and now < ends_at
+            kind, bucket = claim.kind, claim.bucket
+            spent = 0
+            if kind is ClaimKind.COUNTER:
+                counter = tables.counters.get(bucket)
+                if counter is None or not _runs(counter.period, claim, now):
+                    return super().reserve(hold, now)
+                spent, held = counter.totals.get(counter.period.epoch, _NOTHING)
+                found.append((counter, spent, held + amount))
+            elif kind is ClaimKind.PLACES:
+                if bucket not in tables.taken:
+                    return super().reserve(hold, now)
+                held = tables.taken[bucket]
+                found.append((None, 0, held + amount))
             else:
-                is_running = period.epoch == claim.epoch and ends_at == claim.ends_at
-            spent, held = counter.totals.get(period.epoch, _NOTHING)
-            held += amount
-            after = spent + held
-            if not is_running or after > MAX_AMOUNT or (claim.limit is not None and after > claim.limit):
+                window = tables.windows.get(bucket)
+                if window is None:
+                    return super().reserve(hold, now)
+                window.forget(now - (claim.seconds or 0.0))
+                held = window.total
+                found.append((window, 0, 0))
+            after = spent + held + amount
+            if after > MAX_AMOUNT or (claim.limit is not None and after > claim.limit):
                 return super().reserve(hold, now)
-            changes.append((counter.totals, period.epoch, spent, held))
-            takes.append(Take(ClaimKind.COUNTER, claim.bucket, amount, period.epoch, claim.thresholds))
-        for totals, epoch, spent, held in changes:
-            totals[epoch] = spent, held
+        takes = list[Take]()
+        for (place, spent, held), claim, amount in zip(found, hold.claims, hold.amounts, strict=True):
+            epoch = 0
+            if isinstance(place, _Counter):
+                epoch = place.period.epoch
+                place.totals[epoch] = spent, held
+            elif place is None:
+                tables.set_places(claim.bucket, held)
+            else:
+                place.entries[hold.id] = now, amount
+                place.total += amount
+                place.seconds = claim.seconds or 0.0
+            takes.append(Take(claim.kind, claim.bucket, amount, epoch, claim.thresholds))
         expires_at = now + hold.expires_in
         tables.open[hold.id] = HoldRow(
             hold.id,
@@ -292,21 +309,36 @@ class MemoryLedger(Ledger):
     ) -> Ended:
         if row.state is not None:
             return super()._end(row, state, amounts, usage, now)
-        counters = self._memory.counters
-        changes = list[tuple[dict[int, tuple[int, int]], int, int, int]]()
+        tables = self._memory
+        changes = list[tuple[dict[int, tuple[int, int]] | None, int, int]]()
         for take, amount in zip(row.takes, amounts, strict=True):
-            counter = counters.get(take.bucket) if take.kind is ClaimKind.COUNTER else None
+            if take.kind is not ClaimKind.COUNTER:
+                changes.append((None, 0, 0))
+                continue
+            counter = tables.counters.get(take.bucket)
             before = None if counter is None else counter.totals.get(take.epoch)
             if counter is None or before is None:
                 return super()._end(row, state, amounts, usage, now)
             spent = before[0] + amount
             if spent > MAX_AMOUNT or (take.thresholds and spent >= take.thresholds[0]):
                 return super()._end(row, state, amounts, usage, now)
-            changes.append((counter.totals, take.epoch, spent, before[1] - take.amount))
-        for totals, epoch, spent, held in changes:
-            totals[epoch] = spent, held
+            changes.append((counter.totals, spent, before[1] - take.amount))
+        for (totals, spent, held), take, amount in zip(changes, row.takes, amounts, strict=True):
+            if totals is not None:
+                totals[take.epoch] = spent, held
+            elif take.kind is ClaimKind.PLACES:
+                tables.set_places(take.bucket, tables.taken.get(take.bucket, 0) - take.amount)
+            else:
+                tables.set_entry(take.bucket, row.id, row.reserved_at, amount)
         if usage is not None:
             self._count(row, usage, now, was_open=True)
         row.state, row.amounts, row.ended_at = state, amounts, now
-        self._memory.end_hold(row)
+        tables.end_hold(row)
         return row.ended(repeated=False)
+
+
+def _runs(period: Period, claim: Claim, now: float) -> bool:
+    """Whether a claim on a counter belongs to the epoch that runs, as it stands."""
+    if claim.seconds is not None:
+        return period.ends_at is not None and now < period.ends_at
+    return period.epoch == claim.epoch and period.ends_at == claim.ends_at
