@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -134,7 +135,9 @@ async def test_a_hard_budget_is_never_exceeded_whatever_happens(seed: int) -> No
         assert billed <= states[0].spent <= limit
         (row,) = await plugin.usage(by=())
         assert row.cost == states[0].spent
-    assert len(alerts) == len(set(alerts))
+    for (scope, _), times in Counter(alerts).items():
+        # Of five budgets two are that provider's: every provider's own, and that of this one.
+        assert times <= (2 if scope == "provider:simulated" and len(made) == len(SCOPES) else 1)
 
 
 @pytest.mark.parametrize("count", [1, 5])
