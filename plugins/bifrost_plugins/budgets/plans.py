@@ -8,13 +8,13 @@ from typing import Final
 
 import attrs
 
-from bifrost_core import Price, Principal, RouteRef
+from bifrost_core import Attempt, Price, Principal, RouteRef
 from bifrost_plugins._remembered import Remembered
 from bifrost_plugins._scopes import instance_labels
-from bifrost_plugins.stores import Claims
+from bifrost_plugins.stores import MAX_AMOUNT, Claims
 from bifrost_plugins.stores.base import checked_labels
 
-from .bounds import Rates, rates_of
+from .bounds import Rates, rates_of, upper_bound
 from .budget import Named
 from .overrides import Overrides
 from .reservations import Share
@@ -53,6 +53,16 @@ class Plan:
         if price is not self._price:
             self._price, self._rates = price, None if price is None else rates_of(price)
         return self._rates
+
+    def bound(self, price: Price | None, attempt: Attempt) -> int | None:
+        """``upper_bound`` of an attempt, by the rates that are at hand."""
+        if price is not None and price.long_context is not None:  # the size of the prompt decides which rates hold
+            return upper_bound(price, attempt)
+        rates = self.rates(price)
+        if rates is None or attempt.input_upper is None or attempt.output_upper is None:
+            return None
+        cost = rates.cost(attempt.input_upper, attempt.output_upper)
+        return cost if cost is None or cost < MAX_AMOUNT else MAX_AMOUNT
 
 
 class Plans:

@@ -28,7 +28,6 @@ from bifrost_core import (
 from bifrost_plugins._expectations import Expectations
 from bifrost_plugins._holding import Holder
 from bifrost_plugins.stores import (
-    MAX_AMOUNT,
     Claims,
     Crossing,
     Denied,
@@ -204,10 +203,10 @@ class BudgetPlugin(BudgetDesk):
             await self._refresh(now)
         plan = self._plans.find(call.principal, attempt.route, now)
         price = self._ceiling if attempt.price is None else attempt.price
-        bound = _bound_of(plan, price, attempt)
+        bound = plan.bound(price, attempt)
         if bound is None and plan.hard is not None:
             await self._bound(attempt, call, plan, plan.hard, price, now)
-            bound = _bound_of(plan, price, attempt)
+            bound = plan.bound(price, attempt)
         for tries in count():
             taken = self._taken(attempt, call, plan, price, bound, first=not state.is_counted)
             state.taken[attempt.id] = taken
@@ -225,7 +224,7 @@ class BudgetPlugin(BudgetDesk):
             may_lower = short.named.budget.clamp and tries < _CLAMPS
             if not (may_lower and lower_output(attempt, call, price, room)):
                 raise exceeded(short, answer, taken.amount)
-            bound = _bound_of(plan, price, attempt)
+            bound = plan.bound(price, attempt)
 
     async def _refresh(self, now: float) -> None:
         try:
@@ -379,12 +378,3 @@ class BudgetPlugin(BudgetDesk):
                 hard=each.budget.hard,
             )
         return None
-
-
-def _bound_of(plan: Plan, price: Price | None, attempt: Attempt) -> int | None:
-    """``upper_bound`` of an attempt, by the plan's rates."""
-    rates = plan.rates(price)
-    if rates is None or attempt.input_upper is None or attempt.output_upper is None:
-        return None
-    cost = rates.cost(attempt.input_upper, attempt.output_upper)
-    return cost if cost is None or cost < MAX_AMOUNT else MAX_AMOUNT

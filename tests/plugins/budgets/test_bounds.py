@@ -7,6 +7,9 @@ from decimal import Decimal
 import attrs
 from bifrost_plugins.budgets.bounds import affordable, upper_bound
 from bifrost_plugins.budgets.money import pico_of
+from bifrost_plugins.budgets.overrides import Overrides
+from bifrost_plugins.budgets.plans import Plans
+from bifrost_plugins.stores import MemoryStore
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,3 +82,13 @@ def test_the_bound_holds_for_a_long_context_too(near: Price, far: Price, start: 
     bound, cost = upper_bound(price, attempt(prompt, output)), greatest_cost(price, prompt, output)
     assert bound is None or cost is None or bound >= pico_of(cost)
     assert bound is None or cost is not None
+
+
+@given(PRICES, st.none() | PRICES, st.integers(0, 1_000_000), st.none() | TOKENS, st.none() | st.integers(0, 1_000_000))
+def test_a_plan_knows_the_same_bound(
+    near: Price, far: Price | None, start: int, prompt: int | None, output: int | None
+) -> None:
+    price = near if far is None else attrs.evolve(near, long_context=far, long_context_from=start)
+    plan = Plans([], Overrides(MemoryStore())).find(None, RouteRef("p", "m", "k"), 0.0)
+    assert plan.bound(price, attempt(prompt, output)) == upper_bound(price, attempt(prompt, output))
+    assert plan.bound(None, attempt(prompt, output)) is None
