@@ -402,7 +402,7 @@ async def test_an_answer_that_comes_as_a_coroutine_where_nothing_waits_is_closed
         await drive(hooks, "bifrost_pick_route")
 
 
-@pytest.mark.parametrize("answer", ["mistral", 3, [object()], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("answer", ["mistral", 3, [object()], {"a": 1}], ids=["text", "number", "list", "mapping"])
 def test_providers_that_are_none_are_refused(answer: Any) -> None:
     hooks = compile_hooks([made("bifrost_providers", lambda self: answer)])
     with pytest.raises(PluginError, match="providers"):
