@@ -10,6 +10,7 @@ from __future__ import annotations
 # (events are JSON: their members are untyped until this module has read them)
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from zlib import crc32
 
 import attrs
 
@@ -254,11 +255,17 @@ class _Voice:
 
     scanner: Scanner | None
     restorer: Restorer | None
+    heard: int = 0  # checksums of what went in and what came out
+    told: int = 0
 
     def feed(self, text: str, *, is_last: bool = False) -> str:
+        self.heard = crc32(text.encode("utf-8", "surrogatepass"), self.heard)
         if self.scanner is not None:
             text = self.scanner.feed(text, is_last=is_last)
-        return text if self.restorer is None else self.restorer.feed(text, is_last=is_last)
+        if self.restorer is not None:
+            text = self.restorer.feed(text, is_last=is_last)
+        self.told = crc32(text.encode("utf-8", "surrogatepass"), self.told)
+        return text
 
 
 class GuardedStream:
@@ -278,6 +285,7 @@ class GuardedStream:
         self._unknown = unknown
         self._voices: dict[tuple[int, str], _Voice] = {}
         self._last: dict[int, Chunk] = {}  # by choice, until it has ended
+        self._thought: dict[int, Chunk] = {}  # the last piece of a thought
         self._calls: dict[int, int] = {}
         self._length = 0
 
@@ -288,6 +296,8 @@ class GuardedStream:
             GuardrailError: A rule blocks; nothing more is delivered.
         """
         self._count(chunk)
+        if _seals(chunk.raw):
+            return self._sealed(chunk)
         is_last = chunk.finish_reason is not None
         text = self._said(chunk.index, "text", chunk.text, is_last=is_last)
         reasoning = self._said(chunk.index, "reasoning", chunk.reasoning or "", is_last=is_last) or None
@@ -297,6 +307,8 @@ class GuardedStream:
             self._last.pop(chunk.index, None)
         elif chunk.has_content:
             self._last[chunk.index] = chunk
+            if chunk.reasoning:
+                self._thought[chunk.index] = chunk
         same = text == chunk.text and (reasoning or "") == (chunk.reasoning or "") and calls == chunk.tool_calls
         if same and beside:
             self._calls[chunk.index] = self._calls.get(chunk.index, 0) + len(calls)
@@ -304,6 +316,21 @@ class GuardedStream:
         told = self._told(chunk, text, reasoning, calls)
         is_empty = not (told.has_content or is_last or told.usage is not None)
         return [] if is_empty else [told]
+
+    def _sealed(self, chunk: Chunk) -> list[Chunk]:
+        """A thought is over and its provider seals it: what is held of it goes first, and the seal of a changed one not.
+
+        Source:
+            https://platform.claude.com/docs/en/build-with-claude/extended-thinking (a thought goes back unchanged, or
+            is refused)
+        """
+        rest = self._said(chunk.index, "reasoning", "", is_last=True)
+        voice = self._voices.pop((chunk.index, "reasoning"), None)
+        last = self._thought.pop(chunk.index, None)
+        out = [] if voice is not None and voice.heard != voice.told else [chunk]
+        if rest and last is not None:
+            out.insert(0, self._told(attrs.evolve(last, tool_calls=(), usage=None), "", rest, ()))
+        return out
 
     def finish(self) -> list[Chunk]:
         """What is still held back of choices that nobody ended.
@@ -442,6 +469,11 @@ class GuardedStream:
             raw.pop("usage", None)
         raw["choices"] = [{"index": chunk.index, "delta": delta, "finish_reason": chunk.finish_reason}]
         return attrs.evolve(chunk, text=text, reasoning=reasoning, tool_calls=calls, raw=raw)
+
+
+def _seals(raw: JsonObject) -> bool:
+    """Whether an event brings the seal of a thought."""
+    return is_event(raw) and (raw.get("delta") or {}).get("type") == "signature_delta"
 
 
 # Members of a block or a delta that are the chunk's own words, or sealed.

@@ -211,6 +211,35 @@ def attrs_evolve(chunk: Chunk, reasoning: str) -> Chunk:
     return Chunk(reasoning=reasoning, raw={"choices": [{"index": chunk.index, "delta": {"content": [thought]}}]})
 
 
+def thinking(text: str) -> Chunk:
+    """A piece of a thought as Anthropic's event makes it."""
+    delta = {"type": "thinking_delta", "thinking": text}
+    return Chunk(reasoning=text, raw={"type": "content_block_delta", "index": 0, "delta": delta})
+
+
+SEAL = Chunk(
+    raw={"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2VhbA=="}}
+)
+
+
+def test_a_sealed_thought_goes_out_whole_in_front_of_its_seal() -> None:
+    guard = guarding(GuardrailPlugin([Literals(["odin"], action="redact")]))
+    chunks = [*guard.feed(thinking("near o")), *guard.feed(thinking("d")), *guard.feed(SEAL)]
+    assert ("".join(chunk.reasoning or "" for chunk in chunks), chunks[-1]) == ("near od", SEAL)
+    # the next thought is a text of its own
+    chunks = [*guard.feed(thinking("in ")), *guard.feed(SEAL), *guard.feed(event("", "stop"))]
+    assert "".join(chunk.reasoning or "" for chunk in chunks) == "in "
+    assert SEAL in chunks
+    assert guard.finish() == []
+
+
+def test_a_thought_that_was_changed_loses_its_seal() -> None:
+    guard = guarding(GuardrailPlugin([Literals(["odin"], action="redact")]))
+    chunks = [*guard.feed(thinking("my od")), *guard.feed(thinking("in it")), *guard.feed(SEAL)]
+    assert "".join(chunk.reasoning or "" for chunk in chunks) == "my [REDACTED] it"
+    assert "signature" not in repr(chunks)
+
+
 def test_a_tool_call_is_judged_whole_and_its_pieces_do_not_go_out() -> None:
     guard = guarding(GuardrailPlugin([Pii(["email"], action="redact")]))
     piece = event(tool_calls=[{"index": 0, "id": "a", "function": {"name": "mail", "arguments": '{"to": "o\\u0040'}}])
