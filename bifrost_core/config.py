@@ -65,7 +65,7 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
     """A Router's keyword arguments from a TOML or JSON file, or a mapping of the same shape.
 
     Entries: ``providers`` (a list of tables with ``type``, ``keys`` and the adapter's own options; the types are
-    ``mistral``, ``openai``, and ``openai_compatible``, which has a ``name`` and a ``base_url`` and may do without keys;
+    ``mistral``, ``openai``, ``anthropic``, and ``openai_compatible``, which has a ``name`` and a ``base_url`` and may do without keys;
     a key is a reference such as ``env:NAME`` or a table of ``Key``'s arguments), ``plugins`` (in order, the first is
     outermost: the name of an installed one, or a table of its ``name`` and options), ``aliases``,
     ``fallbacks``, ``retry``, ``timeout``, ``prices``, ``engine``, ``require``.

@@ -157,7 +157,8 @@ _base_url = click.option(
 def chat(prompt: str, model: str, system: str | None, base_url: str, *, verbose: bool) -> None:
     """Answer PROMPT while it is being written; "-" reads it from standard input.
 
-    The keys are those in MISTRAL_API_KEY, MISTRAL_API_KEY_2 and so on.
+    The keys are those in MISTRAL_API_KEY, MISTRAL_API_KEY_2 and so on; of OPENAI_API_KEY and ANTHROPIC_API_KEY
+    for their models.
     """
     if prompt == "-":
         prompt = sys.stdin.read()
@@ -166,10 +167,10 @@ def chat(prompt: str, model: str, system: str | None, base_url: str, *, verbose:
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    anyio.run(_chat, _from_environment(base_url), model, messages, verbose)
+    anyio.run(_chat, _from_environment(model, base_url), model, messages, verbose)
 
 
-async def _chat(provider: Mistral, model: str, messages: list[dict[str, str]], verbose: bool) -> None:
+async def _chat(provider: Provider, model: str, messages: list[dict[str, str]], verbose: bool) -> None:
     write = _writer()
     async with Router([provider]) as router, router.stream(model, messages) as stream:
         try:
@@ -217,7 +218,7 @@ def demo(*, live: bool, plain: bool, calls: int, concurrency: int, seed: int, mo
     play = _Demo(model, calls, concurrency, seed, plain=plain or not sys.stdout.isatty())
     try:
         if live:
-            anyio.run(play.live, _from_environment(base_url))
+            anyio.run(play.live, _from_environment(model, base_url))
         else:
             anyio.run(play.simulated)
     except KeyboardInterrupt:
@@ -237,7 +238,7 @@ class _Demo:
     plain: bool = attrs.field(kw_only=True)
     board: Scoreboard = attrs.field(factory=lambda: Scoreboard(()), init=False)
 
-    async def live(self, provider: Mistral) -> None:
+    async def live(self, provider: Provider) -> None:
         """On the real API."""
         bound = demonstration.dearest(self.model, self.calls)
         cost = "at a price unknown to this version" if bound is None else f"for at most {bound} USD, retries aside"
@@ -256,7 +257,7 @@ class _Demo:
                 await self._play(demonstration.simulated(server), events=demonstration.script(server, self.calls))
                 tasks.cancel_scope.cancel()
 
-    async def _play(self, provider: Mistral, events: Sequence[tuple[int, Callable[[], None]]] = ()) -> None:
+    async def _play(self, provider: Provider, events: Sequence[tuple[int, Callable[[], None]]] = ()) -> None:
         self.board = Scoreboard(key.id for key in provider.keys)
         with display.show_lines(self.calls) if self.plain else display.show_table(self.calls) as show:
             await demonstration.play(
@@ -308,10 +309,17 @@ def refresh(out: Path, day: datetime.datetime | None, providers: tuple[str, ...]
     price_list.refresh(out, (day or datetime.datetime.now(datetime.UTC)).date(), providers)
 
 
-def _from_environment(base_url: str) -> Mistral:
-    """Mistral with every key in the environment."""
+def _from_environment(model: str, base_url: str) -> Provider:
+    """The provider that a model's name means, with every key of it in the environment.
+
+    Args:
+        model: ``"provider/model"``, or a name that tells its provider.
+        base_url: Where Mistral is.
+    """
     providers: list[Provider] = options_from_env(os.environ)["providers"]
+    named, slash, _ = model.partition("/")
     for provider in providers:
-        if isinstance(provider, Mistral):
-            return Mistral(provider.keys, base_url=base_url)
-    raise ConfigError(f"no key of Mistral in the environment; set {_VARIABLE}", field=_VARIABLE)
+        if provider.name == named or (not slash and provider.knows(model)):
+            return Mistral(provider.keys, base_url=base_url) if isinstance(provider, Mistral) else provider
+    variable = f"{named.upper()}_API_KEY" if slash else _VARIABLE
+    raise ConfigError(f"no key for {model} in the environment; set {variable}", field=variable)

@@ -25,6 +25,7 @@ from bifrost_core.errors import (
 )
 from bifrost_core.keys import Key
 from bifrost_core.prices import PriceBook
+from bifrost_core.providers.base import Provider
 from bifrost_core.providers.mistral import Mistral
 from bifrost_core.retries import RetryPolicy
 from bifrost_core.router import Router
@@ -174,7 +175,7 @@ class Traffic:
 
 
 async def play(
-    provider: Mistral,
+    provider: Provider,
     board: Scoreboard,
     *,
     model: str,

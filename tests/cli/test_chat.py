@@ -94,7 +94,11 @@ def test_a_stream_that_breaks_shows_what_there_was_and_then_one_line(
 
 def test_without_a_key_one_line_says_which_variable_to_set(no_keys: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "hello"]) == 1
-    assert capsys.readouterr() == ("", "bifrost: no key in the environment; set MISTRAL_API_KEY\n")
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        "bifrost: no key in the environment; set MISTRAL_API_KEY or OPENAI_API_KEY or ANTHROPIC_API_KEY\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,3 +162,12 @@ def test_an_answer_can_not_steer_a_terminal(
         monkeypatch.setattr(sys, "stdout", screen)
         assert main(["chat", "hello", "--base-url", server.base_url]) == 0
     assert screen.getvalue() == expected
+
+
+def test_a_model_of_another_provider_wants_that_providers_key(
+    server: SimulatedMistral, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["chat", "--model", "openai/gpt-4.1-mini", "hello"]) == 1
+    assert capsys.readouterr().err == (
+        "bifrost: no key for openai/gpt-4.1-mini in the environment; set OPENAI_API_KEY\n"
+    )

@@ -136,7 +136,11 @@ def test_keys_that_are_all_rejected_end_the_demo_with_one_line(
 
 def test_live_without_a_key_says_which_variable_to_set(no_keys: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--live"]) == 1
-    assert capsys.readouterr() == ("", "bifrost: no key in the environment; set MISTRAL_API_KEY\n")
+    out, err = capsys.readouterr()
+    assert (out, err) == (
+        "",
+        "bifrost: no key in the environment; set MISTRAL_API_KEY or OPENAI_API_KEY or ANTHROPIC_API_KEY\n",
+    )
 
 
 def test_on_a_terminal_a_table_changes_in_its_place(server: SimulatedMistral) -> None:

@@ -23,7 +23,7 @@ from .texts import Leaf
 from .vault import Vault, irreversible
 from .verdicts import State, Verdict
 
-__all__ = ["Judge", "Span", "drive", "merged", "now"]
+__all__ = ["Judge", "Span", "drive", "merged", "now", "precedence"]
 
 _T = TypeVar("_T")
 Steps = Generator[Awaitable[Any] | None, Any, _T]
@@ -45,11 +45,16 @@ class Span:
     rule: Rule
 
 
+def precedence(span: Span) -> tuple[int, int, str]:
+    """Which of several spans at one place names what is taken out, whatever the order in which they were found."""
+    return span.start, span.order, span.label
+
+
 def merged(spans: Sequence[Span]) -> Iterator[list[Span]]:
     """Spans that overlap, together; the first one names them."""
     together: list[Span] = []
     end = -1
-    for span in sorted(spans, key=lambda each: (each.start, each.order)):
+    for span in sorted(spans, key=precedence):
         if together and span.start >= end:
             yield together
             together = []

@@ -17,7 +17,7 @@ import attrs
 from bifrost_core import Call, Chunk, ToolCall
 from bifrost_core.blocks import is_event
 
-from .judging import Judge, Span, now
+from .judging import Judge, Span, now, precedence
 from .matchers import Matcher
 from .rules import Rule
 from .shadow import CASED, FOLDED, OVERRIDE, ShadowTable
@@ -212,7 +212,7 @@ class Scanner:
         out: list[str] = []
         cursor = self._done
         left: list[Span] = []
-        for span in sorted(self._spans, key=lambda each: (each.start, each.order)):
+        for span in sorted(self._spans, key=precedence):
             if span.end > settled:
                 left.append(span)
             if span.start >= settled or (span.end <= cursor and span.start < self._covered):

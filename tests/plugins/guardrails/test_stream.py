@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bifrost_plugins.guardrails import Custom, GuardrailPlugin, Length, Literals, Pii, Regex, Rule, Secrets, verdicts
 from bifrost_plugins.guardrails.stream import Scanner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bifrost_core import Call, ChatResponse, Choice, Chunk, GuardrailError, Request, ToolCall
@@ -129,6 +129,7 @@ EVERYTHING = [
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=14), st.randoms(use_true_random=False))
+@example(["192.168.1.1", "ab@cd.example"], random.Random(1))  # two kinds of one rule at one place
 def test_any_split_of_any_text_comes_out_as_the_whole_would(fragments: list[str], rng: random.Random) -> None:
     text = "".join(fragments)
     plugin = GuardrailPlugin(EVERYTHING)
