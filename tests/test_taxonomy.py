@@ -379,11 +379,12 @@ async def test_where_no_way_is_left_the_error_holds_every_attempt(
     if row.path in (KEY, FRESH):
         assert keys == row.path
     elif Kind(row.kind) is Kind.BAD_RESPONSE:  # with no other deployment the same once more
-        assert keys == "ab"
+        # What comes behind a stated length may reach the kept connection late: then that one fails and is left.
+        assert keys in ("ab", "abb") if "length" in str(row.fault.kind) else keys == "ab"
     else:
         assert keys == "a"
     check_error(caught.value, row, len(keys))
-    assert sent(server) == keys
+    assert sent(server) in (keys, keys[:2])
     # Where everything rests, the error says when the first way opens.
     if row.seconds is None or row.closes == "nothing" or (row.closes not in ("deployment", "provider") and keys == "a"):
         assert caught.value.retry_after == (7.0 if "wait 7" in str(row.fault.headers) else None)
