@@ -214,7 +214,7 @@ def test_ci_finds_the_test_command_of_the_readme() -> None:
     assert pattern is not None
     lines = PAGES[0].read_text(encoding="utf-8").splitlines()
     (command,) = [line for line in lines if re.search(pattern[1], line)]
-    assert command.endswith(".venv/bin/python -m pytest")
+    assert command.endswith(".venv/bin/python -m pytest -n 2 --dist worksteal")
 
 
 # Names.
