@@ -51,7 +51,7 @@ from benchmarks.null_engine import NullEngine
 from bifrost_core import Mistral, Principal, Response, Router, Secret, hookimpl, router
 from bifrost_core.hooks import Hooks, compile_hooks
 
-__all__ = ["PLUGINS", "main"]
+__all__ = ["PLUGINS", "full_set", "main"]
 
 _KEYS: Final = tuple(f"sk-simulated-{number:04d}" for number in range(10))
 _ASKED: Final = f"mistral/{MODEL}"
@@ -183,6 +183,12 @@ PLUGINS: Final[Mapping[str, Callable[[_Bench], list[object]]]] = {
     "request_log": _request_log,
 }
 """The plugins, as a service would configure them; README.md says how."""
+
+
+def full_set(folder: Path) -> list[object]:
+    """All of them, each with a store in memory of its own; the request log writes into ``folder``."""
+    return _plugins(PLUGINS, _Bench(MemoryStore, folder))
+
 
 _CALLED: Final = frozenset({"budgets", "rate_limits"})  # alone they do not know who calls
 

@@ -7,15 +7,20 @@ on a plain answer, each event parsed on a stream. A way is opened once and used 
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from bifrost_plugins.allow_list import AllowListPlugin, Grant
 from bifrost_plugins.request_log import RequestLogPlugin
+from bifrost_plugins.virtual_keys import VirtualKeyPlugin
 
 from benchmarks.canned import MESSAGES, MODEL
+from benchmarks.plugins import full_set
 from bifrost_core import Mistral, Router, Timeout
 
 from .sdks import mistralai_way, openai_way, straight
@@ -60,6 +65,74 @@ def _client(library: str, **options: Any) -> Callable[[Target], AbstractAsyncCon
                 return "".join(pieces)
 
             yield Way(plain, stream)
+
+    return opened
+
+
+def _aiohttp() -> Callable[[Target], AbstractAsyncContextManager[Way]]:
+    """The plain session of aiohttp, used as its documentation shows."""
+
+    @asynccontextmanager
+    async def opened(target: Target) -> AsyncGenerator[Way]:
+        aiohttp: Any = importlib.import_module("aiohttp")
+        url = f"{target.base_url}/v1/chat/completions"
+        headers = {"authorization": f"Bearer {target.secrets[0]}"}
+        timeout, connector = aiohttp.ClientTimeout(total=SECONDS), aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+
+            async def plain() -> str:
+                body = _body(stream=False, tokens=PLAIN_TOKENS)
+                async with session.post(url, json=body, headers=headers, raise_for_status=True) as response:
+                    text: str = (await response.json())["choices"][0]["message"]["content"]
+                return text
+
+            async def stream(tokens: int) -> str:
+                pieces: list[str] = []
+                body = _body(stream=True, tokens=tokens)
+                async with session.post(url, json=body, headers=headers, raise_for_status=True) as response:
+                    async for line in response.content:
+                        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+                            pieces.append(  # noqa: PERF401 # as users write it
+                                json.loads(line[6:])["choices"][0]["delta"]["content"]
+                            )
+                return "".join(pieces)
+
+            yield Way(plain, stream)
+
+    return opened
+
+
+def _full() -> Callable[[Target], AbstractAsyncContextManager[Way]]:
+    """The Router on httpx with six plugins as a service configures them; no question twice, so that the cache misses."""
+
+    @asynccontextmanager
+    async def opened(target: Target) -> AsyncGenerator[Way]:
+        numbers = itertools.count()
+        provider = Mistral(list(target.secrets), base_url=target.base_url)
+        with tempfile.TemporaryDirectory() as folder:
+            plugins = full_set(Path(folder))
+            limits = Timeout(total=SECONDS, connect=SECONDS)
+            async with Router([provider], engine="httpx", plugins=plugins, timeout=limits) as router:
+                (keys,) = [plugin for plugin in plugins if isinstance(plugin, VirtualKeyPlugin)]
+                key = (await keys.issue("benchmark", team="search")).secret
+
+                def asked() -> list[dict[str, str]]:
+                    return [{"role": "user", "content": f"{next(numbers)} {MESSAGES[-1]['content']}"}]
+
+                async def plain() -> str:
+                    model = f"mistral/{MODEL}"
+                    answer = await router.chat(model, asked(), max_tokens=PLAIN_TOKENS, virtual_key=key)
+                    return answer.text
+
+                async def stream(tokens: int) -> str:
+                    pieces: list[str] = []
+                    chunks = router.stream(f"mistral/{MODEL}", asked(), max_tokens=tokens, virtual_key=key)
+                    async with chunks:
+                        async for chunk in chunks:
+                            pieces.append(chunk.text)  # noqa: PERF401 # as users write it
+                    return "".join(pieces)
+
+                yield Way(plain, stream)
 
     return opened
 
@@ -145,6 +218,9 @@ def installed_ways(only: Sequence[str] = ()) -> list[WayEntry]:
             WayEntry(f"Router on {library}, 2 plugins", base, (library,), _router(library, plugins=True)),
         ]
     entries += [
+        WayEntry("Router on httpx, 6 plugins", "httpx.AsyncClient", ("httpx",), _full()),
+        WayEntry("aiohttp.ClientSession", "aiohttp.ClientSession", ("aiohttp",), _aiohttp()),
+        WayEntry("Router on aiohttp", "aiohttp.ClientSession", ("aiohttp",), _router("aiohttp")),
         WayEntry("mistralai", "httpx2.AsyncClient", ("mistralai", "httpx2"), straight(mistralai_way)),
         WayEntry("openai", "httpx2.AsyncClient", ("openai", "httpx2"), straight(openai_way)),
         WayEntry("litellm.acompletion", "httpx.AsyncClient", ("litellm",), _litellm(router=False)),
