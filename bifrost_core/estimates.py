@@ -138,12 +138,13 @@ def least_cost(price: Price | None, input_tokens: int) -> Decimal | None:
 
 
 def _ends(price: Price, input_tokens: int, output_tokens: int) -> list[Decimal] | None:
-    """All of the input past the cache, read from it or written to it: a cost is linear in what is which."""
+    """All of the input past the cache, read from it or written to it, for long too: a cost is linear in what is which."""
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens, requests=1)
     ends = (
         price.cost(usage),
         price.cost(attrs.evolve(usage, cached_tokens=input_tokens)),
         price.cost(attrs.evolve(usage, cache_write_tokens=input_tokens)),
+        price.cost(attrs.evolve(usage, cache_write_tokens=input_tokens, long_cache_write_tokens=input_tokens)),
     )
     known = [cost for cost in ends if cost is not None]
     return known if len(known) == len(ends) else None

@@ -59,6 +59,8 @@ class Price:
         cached_input: Per million input tokens read from the provider's cache; None: as ``input``. The
             built-in prices name it wherever the provider grants a discount.
         cache_write_input: Per million input tokens written to the provider's cache; None: as ``input``.
+        long_cache_write_input: Per million of those written to be kept for long (with Anthropic, an hour); None: as
+            ``cache_write_input``.
         per_page: Per page.
         per_annotated_page: Per page that was annotated too, in place of ``per_page``.
         per_audio_minute: Per minute of audio.
@@ -76,6 +78,7 @@ class Price:
     output: Decimal | None = attrs.field(default=None, converter=_usd)
     cached_input: Decimal | None = attrs.field(default=None, converter=_usd)
     cache_write_input: Decimal | None = attrs.field(default=None, converter=_usd)
+    long_cache_write_input: Decimal | None = attrs.field(default=None, converter=_usd)
     per_page: Decimal | None = attrs.field(default=None, converter=_usd)
     per_annotated_page: Decimal | None = attrs.field(default=None, converter=_usd)
     per_audio_minute: Decimal | None = attrs.field(default=None, converter=_usd)
@@ -111,8 +114,8 @@ class Price:
         Source:
             https://docs.mistral.ai/inference/pricing: units per model, cached input; Voxtral Small is
             paid by tokens and by minutes, the transcription models by minutes alone.
-            https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching: cache writes have a
-            price of their own.
+            https://platform.claude.com/docs/en/build-with-claude/prompt-caching#pricing: writes for five
+            minutes cost 1.25 times the input, those for an hour twice as much as it.
             https://platform.openai.com/docs/pricing: a prompt beyond the short context is paid at the
             long one's price as a whole, its output too.
         """
@@ -120,6 +123,8 @@ class Price:
             return self.long_context.cost(usage)
         cached = min(usage.cached_tokens, usage.input_tokens)
         written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+        kept_long = min(usage.long_cache_write_tokens, written)
+        write_price = self.input if self.cache_write_input is None else self.cache_write_input
         annotated = min(usage.annotated_pages, usage.pages)
         media = (
             (usage.characters, self.per_million_characters, _MILLION),
@@ -130,13 +135,14 @@ class Price:
         tokens = (
             (usage.input_tokens - cached - written, self.input, _MILLION),
             (cached, self.input if self.cached_input is None else self.cached_input, _MILLION),
-            (written, self.input if self.cache_write_input is None else self.cache_write_input, _MILLION),
+            (written - kept_long, write_price, _MILLION),
+            (kept_long, write_price if self.long_cache_write_input is None else self.long_cache_write_input, _MILLION),
             (usage.output_tokens, self.output, _MILLION),
         )
         counted = any(count for count, _, _ in media)
         if not counted and not any(count for count, _, _ in tokens) and usage.requests and self.per_request is None:
             return None
-        by_tokens = (self.input, self.output, self.cached_input, self.cache_write_input)
+        by_tokens = (self.input, self.output, self.cached_input, self.cache_write_input, self.long_cache_write_input)
         paid_by_media = counted and all(part is None for part in by_tokens)
         total = Decimal(0)
         for count, price, unit in (

@@ -98,6 +98,8 @@ class Usage:
         cached_tokens: The part of ``input_tokens`` that came from the provider's prompt cache.
         cache_write_tokens: The part of ``input_tokens`` that was written to that cache, where the provider
             says; no token is both read from it and written.
+        long_cache_write_tokens: The part of ``cache_write_tokens`` that was written for longer than is usual, at a
+            higher price: with Anthropic, for an hour and not for five minutes.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning, where the provider says.
         audio_seconds: Seconds of audio read.
         pages: Pages read.
@@ -116,6 +118,7 @@ class Usage:
     requests: int = 0
     annotated_pages: int = 0
     cache_write_tokens: int = 0
+    long_cache_write_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -129,6 +132,7 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            long_cache_write_tokens=self.long_cache_write_tokens + other.long_cache_write_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             pages=self.pages + other.pages,

@@ -18,6 +18,7 @@ from bifrost_core.prices import built_in_table
 
 SMALL = Price(input="0.15", output="0.6", cached_input="0.015")
 CACHING = Price(input=3, output=15, cached_input="0.3", cache_write_input="3.75")
+LONG = attrs.evolve(CACHING, long_cache_write_input=6)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,30 @@ CACHING = Price(input=3, output=15, cached_input="0.3", cache_write_input="3.75"
         ),
         pytest.param(
             CACHING, Usage(input_tokens=10, cached_tokens=8, cache_write_tokens=8), "0.0000099", id="more-than-input"
+        ),
+        pytest.param(
+            LONG,
+            Usage(input_tokens=100, cached_tokens=30, cache_write_tokens=20, long_cache_write_tokens=5),
+            "0.00024525",
+            id="written-for-long-and-not",
+        ),
+        pytest.param(
+            LONG,
+            Usage(input_tokens=9, cache_write_tokens=4, long_cache_write_tokens=9),
+            "0.000039",
+            id="more-for-long-than-written",
+        ),
+        pytest.param(
+            CACHING,
+            Usage(input_tokens=100, cache_write_tokens=40, long_cache_write_tokens=40),
+            "0.00033",
+            id="no-price-for-long",
+        ),
+        pytest.param(
+            Price(input="1"),
+            Usage(input_tokens=9, cache_write_tokens=9, long_cache_write_tokens=9),
+            "0.000009",
+            id="no-write-price-at-all",
         ),
         pytest.param(Price(per_page="0.004"), Usage(pages=3), "0.012", id="pages"),
         pytest.param(Price(per_audio_minute="0.003"), Usage(audio_seconds=90), "0.0045", id="audio"),
@@ -86,6 +111,7 @@ def test_what_usage_costs(price: Price, usage: Usage, cost: str) -> None:
         pytest.param(Price(output=1, per_audio_minute=1), Usage(audio_seconds=1, input_tokens=3), id="half-a-price"),
         pytest.param(SMALL, Usage(requests=1), id="answered-but-nothing-counted"),
         pytest.param(Price(cache_write_input=1, per_page=1), Usage(pages=1, input_tokens=3), id="writes-alone-priced"),
+        pytest.param(Price(long_cache_write_input=1, per_page=1), Usage(pages=1, input_tokens=3), id="long-ones-alone"),
     ],
 )
 def test_an_unknown_cost_is_none_and_never_0(price: Price, usage: Usage) -> None:
@@ -172,6 +198,7 @@ ONE_UNIT = {
     "input": Usage(input_tokens=1),
     "cached_input": Usage(input_tokens=1, cached_tokens=1),
     "cache_write_input": Usage(input_tokens=1, cache_write_tokens=1),
+    "long_cache_write_input": Usage(input_tokens=1, cache_write_tokens=1, long_cache_write_tokens=1),
     "output": Usage(output_tokens=1),
     "per_page": Usage(pages=1),
     "per_annotated_page": Usage(pages=1, annotated_pages=1),
@@ -207,6 +234,19 @@ def test_a_built_in_price_is_whole_in_pico_usd_and_every_part_of_it_is_charged(n
         assert price.cached_input * 10 == price.input or model.startswith(GUESTS)
     assert price.cached_input is None or price.input is None or price.cached_input <= price.input
     assert price.output is None or price.input is not None
+
+
+def test_anthropics_writes_for_an_hour_cost_twice_the_input_and_those_for_minutes_less() -> None:
+    table = built_in_table()
+    prices = [price for name, price in table.prices.items() if name.startswith("anthropic/")]
+    prices += [rule.price for rule in table.rules["anthropic"] if rule.price is not None]
+    prices += [price.long_context for price in prices if price.long_context is not None]
+    caching = [price for price in prices if price.cached_input is not None]
+    assert len(caching) > 80
+    for price in caching:
+        assert price.input is not None
+        assert price.cache_write_input is not None
+        assert price.long_cache_write_input == 2 * price.input > price.cache_write_input > price.input
 
 
 @pytest.mark.parametrize(
@@ -283,12 +323,14 @@ PART = st.one_of(st.none(), st.integers(0, 10**8).map(lambda micro: Decimal(micr
 
 @settings(max_examples=300)
 @given(
-    st.builds(Price, **{field.name: PART for field in attrs.fields(Price) if not field.name.startswith("long_")}),
+    st.builds(Price, **{field.name: PART for field in attrs.fields(Price) if "long_context" not in field.name}),
     st.builds(Usage, **{field.name: COUNT for field in attrs.fields(Usage)}),
 )
 def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -> None:
     cached, annotated = min(usage.cached_tokens, usage.input_tokens), min(usage.annotated_pages, usage.pages)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    kept_long = min(usage.long_cache_write_tokens, written)
+    of_writes = price.input if price.cache_write_input is None else price.cache_write_input
     media = [
         (usage.pages - annotated, price.per_page, 1),
         (annotated, price.per_annotated_page, 1),
@@ -298,11 +340,15 @@ def test_a_cost_is_the_sum_of_its_parts_or_unknown(price: Price, usage: Usage) -
     tokens = [
         (usage.input_tokens - cached - written, price.input, 10**6),
         (cached, price.input if price.cached_input is None else price.cached_input, 10**6),
-        (written, price.input if price.cache_write_input is None else price.cache_write_input, 10**6),
+        (written - kept_long, of_writes, 10**6),
+        (kept_long, of_writes if price.long_cache_write_input is None else price.long_cache_write_input, 10**6),
         (usage.output_tokens, price.output, 10**6),
     ]
     used = [part for part in media if part[0]]
-    of_tokens = (price.input, price.output, price.cached_input, price.cache_write_input)
+    of_tokens = (
+        *(price.input, price.output, price.cached_input),
+        *(price.cache_write_input, price.long_cache_write_input),
+    )
     if not used or any(part is not None for part in of_tokens):
         used += [part for part in tokens if part[0]]
     cost = price.cost(usage)
@@ -379,6 +425,7 @@ def attempt(price: Price | None, output_upper: int | None = 10, input_upper: int
         ),
         pytest.param(attempt(Price(input=1, output=1, cached_input=2)), Decimal("0.00021"), id="dearer-cache"),
         pytest.param(attempt(CACHING), Decimal("0.000525"), id="all-written-to-a-cache"),
+        pytest.param(attempt(LONG), Decimal("0.00075"), id="all-written-for-long"),
     ],
 )
 def test_the_upper_bound_of_an_attempt(made: Attempt, upper: Decimal | None) -> None:

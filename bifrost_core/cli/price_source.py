@@ -34,6 +34,7 @@ _UNITS: Final[Mapping[str, tuple[str, int]]] = {
     "output_mtok": ("output", 1),
     "cache_read_mtok": ("cached_input", 1),
     "cache_write_mtok": ("cache_write_input", 1),
+    "cache_write_1h_mtok": ("long_cache_write_input", 1),
     "input_document_kpages": ("per_page", 1000),
     "input_annotated_document_kpages": ("per_annotated_page", 1000),
     "audio_hours": ("per_audio_minute", 60),
@@ -43,7 +44,6 @@ _UNITS: Final[Mapping[str, tuple[str, int]]] = {
 }
 # Units of which no usage tells how many were used; a model is not left out for them.
 _UNCHARGED: Final[Mapping[str, str]] = {
-    "cache_write_1h_mtok": "writes to the cache for an hour are charged as those for minutes",
     "storage_searches_kcount": "searches in stored files are not charged",
     "web_searches_kcount": "web searches are not charged",
 }

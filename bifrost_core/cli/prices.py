@@ -24,6 +24,7 @@ _COLUMNS: Final = {
     "input": "input",
     "cached_input": "cached",
     "cache_write_input": "cache write",
+    "long_cache_write_input": "for long",
     "output": "output",
     "per_page": "page",
     "per_annotated_page": "annotated",

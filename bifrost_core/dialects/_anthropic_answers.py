@@ -151,6 +151,11 @@ def usage_of(usage: Usage) -> JsonObject:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.output_tokens,
     }
+    if usage.long_cache_write_tokens:
+        counts["cache_creation"] = {
+            "ephemeral_5m_input_tokens": max(0, usage.cache_write_tokens - usage.long_cache_write_tokens),
+            "ephemeral_1h_input_tokens": usage.long_cache_write_tokens,
+        }
     if usage.reasoning_tokens:
         counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return counts

@@ -186,7 +186,7 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
 
     Source:
         https://platform.claude.com/docs/en/build-with-claude/prompt-caching: the input is the sum of what was read
-        past the cache, from it and into it.
+        past the cache, from it and into it; ``cache_creation`` tells what of the last is kept for an hour.
     """
     counts: dict[str, int | None] = {}
     if isinstance(usage, dict):
@@ -198,6 +198,8 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
     if past is None or answered is None or read is None or written is None:
         reporter.note("bad_usage: an answer has no usable usage", logging.WARNING)
         return Usage(requests=1)
+    lifetimes: Any = usage.get("cache_creation")
+    kept_long = _count(lifetimes.get("ephemeral_1h_input_tokens")) if isinstance(lifetimes, dict) else None
     details: Any = usage.get("output_tokens_details")
     thought = _count(details.get("thinking_tokens")) if isinstance(details, dict) else None
     return Usage(
@@ -205,6 +207,7 @@ def read_usage(usage: Any, reporter: Reporter) -> Usage:
         output_tokens=answered,
         cached_tokens=read,
         cache_write_tokens=written,
+        long_cache_write_tokens=min(kept_long or 0, written),
         reasoning_tokens=thought or 0,
         requests=1,
     )

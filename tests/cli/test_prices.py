@@ -39,6 +39,11 @@ def model(*periods: Period) -> LibraryModel:
         pytest.param(since(input_mtok="0.15", output_mtok="0.60"), {"input": "0.15", "output": "0.6"}, id="tokens"),
         pytest.param(since(cache_read_mtok="0.015"), {"cached_input": "0.015"}, id="cached"),
         pytest.param(
+            since(cache_write_mtok="0.3", cache_write_1h_mtok="0.5"),
+            {"cache_write_input": "0.3", "long_cache_write_input": "0.5"},
+            id="written-to-a-cache",
+        ),
+        pytest.param(
             since(input_document_kpages="4", input_annotated_document_kpages="5"),
             {"per_page": "0.004", "per_annotated_page": "0.005"},
             id="pages",
@@ -93,9 +98,8 @@ def test_one_tier_is_the_price_of_a_long_context() -> None:
 
 
 def test_what_no_usage_counts_is_told_and_leaves_no_model_out() -> None:
-    made = convert("p", [model(since(input_mtok="1", cache_write_mtok="2", web_searches_kcount="10"))], DAY)
-    assert made.prices == {"p/m": {"input": "1", "cache_write_input": "2"}}
-    assert made.notes == ("p/m: web searches are not charged",)
+    made = convert("p", [model(since(input_mtok="1", web_searches_kcount="10"))], DAY)
+    assert made == price_source.Made({"p/m": {"input": "1"}}, ("p/m: web searches are not charged",))
 
 
 def test_rules_are_kept_in_the_librarys_order_and_none_takes_what_has_no_price() -> None:

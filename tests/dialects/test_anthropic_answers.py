@@ -85,6 +85,17 @@ def test_a_chat_answer_becomes_a_message() -> None:
     }
 
 
+def test_what_was_cached_for_an_hour_is_told_beside_the_rest() -> None:
+    usage = Usage(input_tokens=30, cached_tokens=12, cache_write_tokens=8, long_cache_write_tokens=5, output_tokens=5)
+    assert message_of(ChatResponse(usage=usage, choices=[Choice(text="x")]))["usage"] == {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 8,
+        "cache_read_input_tokens": 12,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 5},
+        "output_tokens": 5,
+    }
+
+
 def test_a_message_of_anthropics_is_not_touched() -> None:
     raw = {"type": "message", "id": "msg_1", "content": [{"type": "text", "text": "x"}], "else": {"kept": [1]}}
     assert message_of(ChatResponse(raw=raw, choices=[Choice(text="x")])) is raw

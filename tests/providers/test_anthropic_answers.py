@@ -145,6 +145,27 @@ def test_what_follows_a_call_keeps_the_calls_in_their_places() -> None:
             Usage(input_tokens=145, output_tokens=7, cached_tokens=40, cache_write_tokens=100, reasoning_tokens=3, requests=1),
             id="cache",
         ),
+        pytest.param(
+            {"input_tokens": 5, "cache_creation_input_tokens": 100, "output_tokens": 7,
+             "cache_creation": {"ephemeral_5m_input_tokens": 30, "ephemeral_1h_input_tokens": 70}},
+            Usage(input_tokens=105, output_tokens=7, cache_write_tokens=100, long_cache_write_tokens=70, requests=1),
+            id="an-hour",
+        ),
+        pytest.param(
+            {"input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 7, "cache_creation": {"ephemeral_1h_input_tokens": 9}},
+            Usage(input_tokens=8, output_tokens=7, cache_write_tokens=3, long_cache_write_tokens=3, requests=1),
+            id="more-for-an-hour-than-in-all",
+        ),
+        pytest.param(
+            {"input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 7, "cache_creation": {"ephemeral_1h_input_tokens": "3"}},
+            Usage(input_tokens=8, output_tokens=7, cache_write_tokens=3, requests=1),
+            id="a-word-for-an-hour",
+        ),
+        pytest.param(
+            {"input_tokens": 5, "output_tokens": 7, "cache_creation": None},
+            Usage(input_tokens=5, output_tokens=7, requests=1),
+            id="no-lifetimes",
+        ),
         pytest.param({"input_tokens": 5, "output_tokens": 0, "cache_read_input_tokens": None}, Usage(input_tokens=5, requests=1), id="nulls"),
         pytest.param({"input_tokens": -1, "output_tokens": 0}, Usage(requests=1), id="less-than-nothing"),
         pytest.param({"input_tokens": 5, "output_tokens": True}, Usage(requests=1), id="no-number"),

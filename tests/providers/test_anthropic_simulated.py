@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import attrs
 import pytest
+from bifrost_plugins.budgets import Budget, BudgetPlugin
 
 from bifrost_core import Anthropic, BadRequestError, ChatResponse, Key, Kind, ModelNotFoundError, RetryPolicy, Router
 from bifrost_core.testing import Fault, SimulatedAnthropic, SimulatedKey
@@ -115,6 +117,28 @@ async def test_the_cache_is_written_and_read() -> None:
     assert (first.usage.cached_tokens, second.usage.cache_write_tokens) == (0, 0)
     assert first.usage.cache_write_tokens == second.usage.cached_tokens > 5_000
     assert first.usage.input_tokens == second.usage.input_tokens > first.usage.cache_write_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_what_is_cached_for_an_hour_is_charged_as_such_and_is_within_a_hard_budget(*, stream: bool) -> None:
+    head, question = "anthropic/claude-haiku-4-5", CACHED[1]
+    hour = {"type": "text", "text": "word " * 6_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    messages = [{"role": "system", "content": [hour]}, question]
+    budgets = BudgetPlugin(budgets=[Budget("1")])
+    with SimulatedAnthropic([SimulatedKey(A, id="a")]) as empty:
+        async with Router([Anthropic(A, base_url=empty.base_url)], plugins=[budgets]) as asking:
+            found = asking.estimate(head, messages, max_tokens=20)
+            reply = await asked(asking, stream, "claude-haiku-4-5", messages, max_tokens=20)
+            (row,) = await budgets.usage(by=())
+    usage = reply.usage
+    assert usage.long_cache_write_tokens == usage.cache_write_tokens > 5_000
+    past = usage.input_tokens - usage.cache_write_tokens
+    # USD per million tokens: 1 of input, 2 of what is kept for an hour, 5 of output.
+    assert reply.cost == row.cost == Decimal(past + 2 * usage.cache_write_tokens + 5 * usage.output_tokens) / 10**6
+    assert row.long_cache_write_tokens == usage.long_cache_write_tokens
+    assert found.input_upper is not None
+    assert found.greatest == Decimal(2 * found.input_upper + 5 * 20) / 10**6
+    assert reply.cost <= found.greatest
 
 
 @pytest.mark.parametrize("model", ["claude-opus-4-8", "claude-haiku-5-5", "claude-sonnet-5-5", "claude-haiku-4-5"])

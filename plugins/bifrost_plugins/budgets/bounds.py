@@ -29,7 +29,7 @@ class Rates:
     """A price in whole pico-USD, for tokens alone; None where a part is unknown.
 
     Attributes:
-        input: Of an input token, past the cache, read from it or written to it, whichever is dearest.
+        input: Of an input token, past the cache, read from it or written to it for whatever time: the dearest.
         output: Of an output token.
         request: Of the request itself.
     """
@@ -48,8 +48,9 @@ class Rates:
 @lru_cache(maxsize=1_024)
 def rates_of(price: Price) -> Rates:
     """The rates of a price: whole numbers, as prices per million tokens have at most six decimals."""
-    parts = [price.input]
-    parts += [price.input if part is None else part for part in (price.cached_input, price.cache_write_input)]
+    written = price.input if price.cache_write_input is None else price.cache_write_input
+    kept_long = written if price.long_cache_write_input is None else price.long_cache_write_input
+    parts = (price.input, price.input if price.cached_input is None else price.cached_input, written, kept_long)
     known = [part for part in parts if part is not None]
     return Rates(
         _per_token(max(known)) if len(known) == len(parts) else None,

@@ -39,6 +39,7 @@ class UsageRow:
         input_tokens: Tokens of prompts, cached ones included.
         cached_tokens: The part of them that came from the provider's cache.
         cache_write_tokens: The part of them that was written to it.
+        long_cache_write_tokens: The part of those that is kept for long, at a higher price.
         output_tokens: Tokens of answers, reasoning included.
         reasoning_tokens: The part of them that was reasoning.
         pages: Pages read.
@@ -56,6 +57,7 @@ class UsageRow:
     input_tokens: int
     cached_tokens: int
     cache_write_tokens: int
+    long_cache_write_tokens: int
     output_tokens: int
     reasoning_tokens: int
     pages: int
@@ -91,6 +93,8 @@ def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, pr
             counts["cached_tokens"] = usage.cached_tokens
         if usage.cache_write_tokens:
             counts["cache_write_tokens"] = usage.cache_write_tokens
+        if usage.long_cache_write_tokens:
+            counts["long_cache_write_tokens"] = usage.long_cache_write_tokens
         if usage.reasoning_tokens:
             counts["reasoning_tokens"] = usage.reasoning_tokens
         if usage.pages:
@@ -151,6 +155,7 @@ def _row(cell: UsageCell, by: Sequence[str]) -> UsageRow:
         input_tokens=count("input_tokens"),
         cached_tokens=count("cached_tokens"),
         cache_write_tokens=count("cache_write_tokens"),
+        long_cache_write_tokens=count("long_cache_write_tokens"),
         output_tokens=count("output_tokens"),
         reasoning_tokens=count("reasoning_tokens"),
         pages=count("pages"),

@@ -42,6 +42,7 @@ COLUMNS: Final = (
     "output_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "long_cache_write_tokens",
     "reasoning_tokens",
     "cost",
     "provider",
@@ -55,7 +56,10 @@ COLUMNS: Final = (
 and ``metadata`` are JSON. With content, ``prompt`` (JSON) and ``answer`` follow."""
 
 _CONTENT: Final = ("prompt", "answer")
-_COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
+_COUNTS: Final = (
+    *("input_tokens", "output_tokens", "cached_tokens"),
+    *("cache_write_tokens", "long_cache_write_tokens", "reasoning_tokens"),
+)
 _NUMBERS: Final = ("latency", "time_to_first_token")
 _NESTED: Final = ("attempts", "verdicts", "metadata", "prompt")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")

@@ -120,6 +120,7 @@ def _of_usage(usage: Usage) -> Attributes:
         names.USAGE_OUTPUT_TOKENS: usage.output_tokens,
         names.USAGE_CACHED_TOKENS: usage.cached_tokens,
         names.USAGE_CACHE_WRITE_TOKENS: usage.cache_write_tokens,
+        names.USAGE_LONG_CACHE_WRITE_TOKENS: usage.long_cache_write_tokens,
         names.USAGE_REASONING_TOKENS: usage.reasoning_tokens,
     }
     return {attribute: count for attribute, count in counts.items() if count}

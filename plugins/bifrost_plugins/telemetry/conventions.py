@@ -63,6 +63,7 @@ OUTCOME: Final = "bifrost.outcome"
 CACHED: Final = "bifrost.cached"
 COST: Final = "bifrost.cost"
 ATTEMPTS: Final = "bifrost.attempts"
+USAGE_LONG_CACHE_WRITE_TOKENS: Final = "bifrost.usage.long_cache_write_tokens"  # the conventions know one lifetime
 PRINCIPAL: Final[Mapping[str, str]] = {  # by the names that ``labels`` takes
     "principal": "bifrost.principal",
     "tenant": "bifrost.tenant",

@@ -23,6 +23,7 @@ PRICES = st.builds(
     output=PARTS,
     cached_input=PARTS,
     cache_write_input=PARTS,
+    long_cache_write_input=PARTS,
     per_request=PARTS,
     per_page=PARTS,
 )
@@ -40,7 +41,14 @@ def test_the_bound_is_the_greatest_cost(price: Price, prompt: int | None, output
 
 
 @given(
-    st.builds(Price, input=PARTS, output=PARTS, cached_input=PARTS, cache_write_input=PARTS),
+    st.builds(
+        Price,
+        input=PARTS,
+        output=PARTS,
+        cached_input=PARTS,
+        cache_write_input=PARTS,
+        long_cache_write_input=PARTS,
+    ),
     TOKENS,
     st.integers(0, 10**15),
     st.integers(1, 5),

@@ -75,25 +75,27 @@ async def test_rows_are_told_apart_and_add_up(callers: object) -> None:
 
 
 class Caching(Simulated):
-    """Counts half of each prompt as read from a cache and the other half as written to it."""
+    """Counts half of each prompt as read from a cache and the other half as written to it, the half of that for long."""
 
     def decode(self, request: Request, reply: HttpReply) -> Response:
         response = super().decode(request, reply)
-        half = response.usage.input_tokens // 2
-        counted = attrs.evolve(response.usage, input_tokens=2 * half, cached_tokens=half, cache_write_tokens=half)
+        part = response.usage.input_tokens // 4
+        written = {"cache_write_tokens": 2 * part, "long_cache_write_tokens": part}
+        counted = attrs.evolve(response.usage, input_tokens=4 * part, cached_tokens=2 * part, **written)
         return attrs.evolve(response, usage=counted)
 
 
 async def test_a_row_tells_what_was_read_from_a_cache_and_what_was_written_to_one() -> None:
     made = BudgetPlugin(budgets=[Budget("1")])
-    prices = {"simulated/small": Price(input=2, output=6, cached_input="0.2", cache_write_input="2.5")}
-    async with Router([Caching(["one"])], plugins=[made], prices=PriceBook(prices)) as router:
+    price = Price(input=2, output=6, cached_input="0.2", cache_write_input="2.5", long_cache_write_input=4)
+    async with Router([Caching(["one"])], plugins=[made], prices=PriceBook({"simulated/small": price})) as router:
         answer = await router.chat("simulated/small", "hello, and hello to all of you", **ASK)
         (row,) = await made.usage(by=())
-    half = answer.usage.cached_tokens
-    assert half > 0
-    assert (row.input_tokens, row.cached_tokens, row.cache_write_tokens) == (2 * half, half, half)
-    assert row.cost == (Decimal("2.7") * half + 6 * answer.usage.output_tokens) / 10**6
+    part = answer.usage.long_cache_write_tokens
+    assert part > 0
+    assert (row.input_tokens, row.cached_tokens) == (4 * part, 2 * part)
+    assert (row.cache_write_tokens, row.long_cache_write_tokens) == (2 * part, part)
+    assert row.cost == (Decimal("6.9") * part + 6 * answer.usage.output_tokens) / 10**6
 
 
 @pytest.mark.parametrize(

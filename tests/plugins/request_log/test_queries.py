@@ -194,6 +194,17 @@ def test_a_file_that_somebody_else_ends_is_followed_in_its_successor(tmp_path: P
 # -- exported ------------------------------------------------------------------------------------------------------
 
 
+def test_an_export_tells_what_of_a_prompt_was_read_from_a_cache_and_written_to_it(
+    an_event: Any, tmp_path: Path
+) -> None:
+    counts = {"input_tokens": 9, "cached_tokens": 4, "cache_write_tokens": 3, "long_cache_write_tokens": 2}
+    target = tmp_path / "calls.csv"
+    assert export([an_event(0, usage=counts)], target) == 1
+    with target.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {name: row[name] for name in counts} == {name: str(count) for name, count in counts.items()}
+
+
 def test_an_export_as_csv_has_a_row_per_call(log: Any, an_event: Any, tmp_path: Path) -> None:
     path, sink = log
     sink.write_events([an_event(0), an_event(1, attempts=[], usage=None, cost=None, principal='=HYPERLINK("x")')])

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import attrs
 import pytest
 from bifrost_plugins.telemetry import TelemetryPlugin
 from opentelemetry import trace
@@ -23,13 +24,16 @@ from bifrost_core import (
     Principal,
     RefusedError,
     Request,
+    Response,
     Router,
     SyncRouter,
+    Usage,
     hookimpl,
     load_plugins,
 )
 from bifrost_core.testing import Fault, SimulatedKey, SimulatedMistral
 from bifrost_core.testing.simulated import Simulated
+from bifrost_core.wire import HttpReply
 
 MODEL = "mistral/mistral-small-latest"
 CANARY = "sk-bf-canary-0123456789abcdef"
@@ -41,6 +45,17 @@ class Cache:
     @hookimpl
     def bifrost_cached_response(self) -> ChatResponse:
         return ChatResponse(choices=(Choice(text="kept", finish_reason="stop"),), model="small")
+
+
+class Counting(Simulated):
+    """Says that each request used what it is told to say."""
+
+    def __init__(self, keys: list[str], usage: Usage) -> None:
+        super().__init__(keys)
+        self.usage = usage
+
+    def decode(self, request: Request, reply: HttpReply) -> Response:
+        return attrs.evolve(super().decode(request, reply), usage=self.usage)
 
 
 class Guard:
@@ -182,6 +197,19 @@ async def test_a_cancelled_call_ends_its_spans_and_is_no_error(seen: Any) -> Non
     assert [said(span)["error.type"] for span in (attempt, call)] == ["cancelled"] * 2
     assert [span.status.status_code for span in (attempt, call)] == [StatusCode.UNSET] * 2
     assert parent_of(attempt) == id_of(call)
+
+
+async def test_a_span_tells_what_of_a_prompt_was_read_from_a_cache_and_written_to_it(seen: Any) -> None:
+    usage = Usage(input_tokens=9, cached_tokens=4, cache_write_tokens=3, long_cache_write_tokens=2, requests=1)
+    async with Router([Counting(["one"], usage)], plugins=[TelemetryPlugin(**seen.providers)]) as router:
+        await router.chat("simulated/small", "hello")
+    told = said(only(seen.spans, "chat small"))
+    assert {name: count for name, count in told.items() if "usage" in name} == {
+        "gen_ai.usage.input_tokens": 9,
+        "gen_ai.usage.cache_read.input_tokens": 4,
+        "gen_ai.usage.cache_creation.input_tokens": 3,
+        "bifrost.usage.long_cache_write_tokens": 2,
+    }
 
 
 async def test_a_cached_answer_is_a_call_without_attempts(seen: Any) -> None:
