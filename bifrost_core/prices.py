@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Context, Decimal, DecimalException
 from functools import cache, lru_cache
-from re import search
 from typing import Any, NamedTuple, cast
 
 import attrs
 import msgspec
 
 from ._errors import ConfigError
+from .name_rules import rule_matches
 from .types import Usage
 
 __all__ = ["Price", "PriceBook", "PriceRule", "PriceTable", "built_in_table"]
@@ -222,9 +222,6 @@ class PriceRule(NamedTuple):
         kind: ``equals``, ``starts_with``, ``contains`` or ``regex``.
         text: What names are compared with; in lower case but for ``regex``.
         price: None: it is known that none can be told.
-
-    Source:
-        https://github.com/pydantic/genai-prices (the rules by which names mean models).
     """
 
     kind: str
@@ -233,12 +230,7 @@ class PriceRule(NamedTuple):
 
     def matches(self, model: str) -> bool:
         """Whether a name is one of them."""
-        if self.kind == "regex":
-            return search(self.text, model) is not None
-        model = model.lower()
-        if self.kind == "starts_with":
-            return model.startswith(self.text)
-        return self.text in model if self.kind == "contains" else self.text == model
+        return rule_matches(self.kind, self.text, model)
 
 
 @attrs.frozen

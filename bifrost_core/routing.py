@@ -8,6 +8,7 @@ import anyio
 import attrs
 
 from .calls import Call
+from .contexts import context_length
 from .deployments import Deployment, PickRequest
 from .errors import (
     BadRequestError,
@@ -37,6 +38,7 @@ class Routing(Flights):
         self._ways: list[tuple[Route, ...]] = []  # the routes of each deployment of the call's chain
         self._left_out: set[RouteRef] = set()  # by phase 5: no use to wait for them, or to count on them
         self._passed_over: set[str] = set()  # fallbacks that phase 2 refused or that can not carry the request
+        self._outgrown = 0  # tokens of the longest context, of those that are known, for which the prompt was too long
 
     async def _attempts(self) -> Response:
         """Phases 5 to 7 and the attempts, over the request's model and its fallbacks."""
@@ -48,6 +50,8 @@ class Routing(Flights):
             panic = machinery.health.panic(routes)
             order = self._in_panic(chain, routes) if panic else self._in_slow_start(chain)
             for position, deployment in enumerate(order):
+                if not self._has_room(deployment):
+                    continue
                 if deployment is not chain[0] and not (self._carries(deployment) and await self._admits(deployment)):
                     self._passed_over.add(deployment.name)
                     continue
@@ -59,7 +63,9 @@ class Routing(Flights):
             left = [
                 route
                 for deployment in chain
-                if plan.may_enter(deployment.name) and deployment.name not in self._passed_over
+                if plan.may_enter(deployment.name)
+                and deployment.name not in self._passed_over
+                and self._has_room(deployment)
                 for route in plan.candidates(self._open_to_call(deployment))
             ]
             # Worth waiting for only when every way that is left rests.
@@ -96,6 +102,13 @@ class Routing(Flights):
             share = health.share(deployment.routes[0]) if deployment.routes else 1.0
             (later if share < 1.0 and rng.random() >= share else order).append(deployment)
         return order + later
+
+    def _has_room(self, deployment: Deployment) -> bool:
+        """Whether a prompt that was too long for others may fit: not where the context is known to be no longer."""
+        if not self._outgrown:
+            return True
+        length = context_length(deployment.provider.name, deployment.model)
+        return length is None or length > self._outgrown
 
     def _carries(self, deployment: Deployment) -> bool:
         """Whether a fallback's provider can be asked the same: what its shape has no place for is not dropped."""
@@ -162,8 +175,14 @@ class Routing(Flights):
         Plugins may drop the routes of a step, and what others see fail meanwhile may shut them: then it is taken back.
         """
         health = self.machinery.health
+        if failure.kind is Kind.CONTEXT_TOO_LONG:
+            self._outgrown = max(self._outgrown, context_length(deployment.provider.name, deployment.model) or 0)
         usable = health.usable(deployment.routes, ignore_breakers=panic)
-        later = [other for other in later if other.name not in self._passed_over and self._carries(other)]
+        later = [
+            other
+            for other in later
+            if other.name not in self._passed_over and self._has_room(other) and self._carries(other)
+        ]
         while True:
             more = self._any_usable(later, plan, panic=panic)
             move = plan.next(failure, usable=usable, more=more, time_left=self._time_left())

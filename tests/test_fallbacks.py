@@ -8,19 +8,25 @@ import pytest
 
 from bifrost_core import (
     CallError,
+    ContextLengthError,
+    Mistral,
     NoKeyAvailableError,
+    OpenAI,
     ProviderServerError,
     RefusedError,
     Request,
+    RetryPolicy,
     Router,
     RouteRef,
     UnsupportedParameterError,
     hookimpl,
 )
-from bifrost_core.testing import Fault, Simulated, SimulatedKey
+from bifrost_core.contexts import context_length
+from bifrost_core.testing import Fault, Simulated, SimulatedKey, SimulatedMistral, SimulatedOpenAI
 from bifrost_core.wire import HttpCall
 
 FAILING = Fault("status", status=500)
+TOO_LONG = Fault("status", status=400, code="context_length_exceeded")
 
 
 class Plain(Simulated):
@@ -40,10 +46,10 @@ def asked(*providers: Simulated) -> list[int]:
     return [len(provider.journal) for provider in providers]
 
 
-async def chat(router: Router, *, stream: bool, **params: Any) -> str:
+async def chat(router: Router, *, stream: bool, model: str = "one/small", **params: Any) -> str:
     if not stream:
-        return (await router.chat("one/small", "hello", **params)).route.provider
-    async with router.stream("one/small", "hello", **params) as answer:
+        return (await router.chat(model, "hello", **params)).route.provider
+    async with router.stream(model, "hello", **params) as answer:
         async for _ in answer:
             continue
         return answer.response.route.provider
@@ -130,3 +136,110 @@ async def test_the_class_of_a_failure_says_whether_another_model_is_asked(fault:
             with pytest.raises(CallError):
                 await chat(router, stream=False)
     assert asked(two) == [int(goes_on)]
+
+
+# -- too long a prompt ---------------------------------------------------------------------------------------------
+
+VOXTRAL, HAIKU, LARGE = "mistral/voxtral-small-latest", "anthropic/claude-haiku-4-5", "mistral/mistral-large-latest"
+GPT4, GPT5, LOCAL = "openai/gpt-4o", "openai/gpt-5", "local/any"
+
+
+def test_the_models_of_the_tests_below_are_known_and_in_this_order() -> None:
+    models = [VOXTRAL, GPT4, HAIKU, LARGE, GPT5]
+    lengths = [context_length(*model.split("/")) for model in models]
+    assert lengths == [32_768, 128_000, 200_000, 262_144, 400_000]
+    assert context_length(*LOCAL.split("/")) is None
+
+
+def providers(*too_long: str, fault: Fault = TOO_LONG) -> list[Simulated]:
+    """Four providers; those that are named find every prompt too long."""
+    return [
+        Simulated([SimulatedKey("k1", faults=[fault] if name in too_long else [])], name=name)
+        for name in ("openai", "anthropic", "mistral", "local")
+    ]
+
+
+def asked_in_order(error: CallError) -> list[str]:
+    return [f"{attempt.route.provider}/{attempt.route.model}" for attempt in error.attempts]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(
+    ("chain", "too_long", "answers"),
+    [
+        pytest.param([GPT4, VOXTRAL, HAIKU], ["openai"], "anthropic", id="a-longer-one-behind-a-shorter"),
+        pytest.param([GPT4, LARGE, HAIKU], ["openai"], "mistral", id="the-first-that-is-longer-not-the-next-best"),
+        pytest.param([LARGE, LOCAL, GPT5], ["mistral"], "local", id="an-unknown-one-in-its-turn"),
+        pytest.param([LARGE, HAIKU, LOCAL, GPT5], ["mistral", "local"], "openai", id="behind-an-unknown-that-failed"),
+        pytest.param([LOCAL, VOXTRAL], ["local"], "mistral", id="nothing-known-of-the-first"),
+    ],
+)
+async def test_a_prompt_that_was_too_long_goes_to_a_model_with_a_longer_context(
+    stream: bool, chain: list[str], too_long: list[str], answers: str
+) -> None:
+    made = providers(*too_long)
+    async with Router(made) as router:
+        assert await chat(router, stream=stream, model=chain[0], fallbacks=chain[1:]) == answers
+    served = {provider.name: len(provider.journal) for provider in made if provider.journal}
+    assert served == dict.fromkeys([*too_long, answers], 1)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(
+    ("chain", "too_long", "asked_models"),
+    [
+        pytest.param([LARGE, HAIKU, GPT4], ["mistral"], [LARGE], id="all-shorter"),
+        pytest.param([LARGE, "mistral/mistral-medium-latest"], ["mistral"], [LARGE], id="as-long"),
+        pytest.param([GPT4, GPT5, LARGE], ["openai"], [GPT4, GPT5], id="shorter-than-the-longest-that-was-asked"),
+        pytest.param([LOCAL, GPT5, LARGE], ["local", "openai"], [LOCAL, GPT5], id="behind-an-unknown-one"),
+        pytest.param([LARGE], ["mistral"], [LARGE], id="no-fallback"),
+    ],
+)
+async def test_where_no_longer_context_is_left_the_prompt_was_too_long(
+    stream: bool, chain: list[str], too_long: list[str], asked_models: list[str]
+) -> None:
+    made = providers(*too_long)
+    async with Router(made) as router:
+        with pytest.raises(ContextLengthError) as caught:
+            await chat(router, stream=stream, model=chain[0], fallbacks=chain[1:])
+    assert asked_in_order(caught.value) == asked_models
+    assert sum(asked(*made)) == len(asked_models)
+
+
+async def test_a_failure_of_another_kind_goes_to_a_model_with_a_shorter_context_too() -> None:
+    async with Router(providers("mistral", fault=FAILING)) as router:
+        assert await chat(router, stream=False, model=LARGE, fallbacks=[HAIKU]) == "anthropic"
+
+
+@pytest.mark.parametrize(("fallback", "answers"), [(GPT5, True), (GPT4, False)], ids=["longer", "shorter"])
+async def test_a_call_whose_prompt_was_too_long_waits_for_a_longer_context_alone(fallback: str, answers: bool) -> None:
+    made = providers("mistral")
+    async with Router(made, retry=RetryPolicy(max_attempts_per_deployment=1)) as router:
+        router.open_route(RouteRef(*fallback.split("/"), "k1"), seconds=0.2)
+        if answers:
+            assert await chat(router, stream=False, model=LARGE, fallbacks=[fallback]) == "openai"
+        else:
+            with pytest.raises(ContextLengthError):
+                await chat(router, stream=False, model=LARGE, fallbacks=[fallback])
+    openai, _, mistral, _ = made
+    assert asked(mistral, openai) == [1, int(answers)]
+
+
+async def test_no_prompt_is_held_to_be_too_long_before_a_provider_has_said_so() -> None:
+    made = providers()
+    async with Router(made) as router:
+        reply = await router.chat(VOXTRAL, "word " * 100_000, fallbacks=[GPT5])
+    assert (reply.route.model, len(reply.attempts)) == ("voxtral-small-latest", 1)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_server_that_finds_a_prompt_too_long_is_followed_by_one_that_takes_it() -> None:
+    key = "sk-canary-aaaaaaaaaaaa"
+    with SimulatedOpenAI([SimulatedKey(key, id="a")]) as short, SimulatedMistral([SimulatedKey(key, id="b")]) as long:
+        made = [OpenAI(key, base_url=short.base_url), Mistral(key, base_url=long.base_url)]
+        async with Router(made) as router:
+            reply = await router.chat(GPT4, "word " * 130_000, max_tokens=20, fallbacks=["openai/gpt-4o-mini", LARGE])
+    assert [(attempt.route.model, attempt.kind) for attempt in reply.attempts] == [
+        ("gpt-4o", "context_too_long"),
+        ("mistral-large-latest", None),
+    ]

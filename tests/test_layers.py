@@ -15,11 +15,12 @@ PLUGINS = ROOT / "plugins" / "bifrost_plugins"
 
 # From the ground up. A module or sub-package imports what stands below it, and inside a sub-package its siblings.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"_errors", "kinds", "clocks", "media", "interruptions", "roots", "limiter", "copies"}),
+    frozenset({"_errors", "kinds", "clocks", "media", "interruptions", "roots", "limiter", "copies"})
+    | frozenset({"name_rules"}),
     frozenset({"blocks", "bodies", "cache_options", "forms", "keys", "timeouts", "decompression", "docstrings"})
     | frozenset({"response_objects"}),
     frozenset({"types", "wire"}),
-    frozenset({"prices"}),
+    frozenset({"contexts", "prices"}),
     frozenset({"estimates"}),
     frozenset({"attempts"}),
     frozenset({"responses"}),

@@ -291,6 +291,7 @@ def prices(context: click.Context, text: str) -> int:
 
 @prices.command()
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--contexts", type=click.Path(dir_okay=False, path_type=Path), help="A file for the lengths of contexts.")
 @click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Prices of this day.  [default: today, UTC]")
 @click.option(
     "--provider",
@@ -301,12 +302,12 @@ def prices(context: click.Context, text: str) -> int:
     help="Whose prices; may be repeated.",
 )
 @_debug
-def refresh(out: Path, day: datetime.datetime | None, providers: tuple[str, ...]) -> None:
-    """Make the file of built-in prices from the library genai-prices and the corrections kept here.
+def refresh(out: Path, contexts: Path | None, day: datetime.datetime | None, providers: tuple[str, ...]) -> None:
+    """Make the files of built-in prices and contexts from the library genai-prices and the corrections kept here.
 
     Prices that cannot be said exactly (several tiers, times of day, units of other kinds) are left out and listed.
     """
-    price_list.refresh(out, (day or datetime.datetime.now(datetime.UTC)).date(), providers)
+    price_list.refresh(out, contexts, (day or datetime.datetime.now(datetime.UTC)).date(), providers)
 
 
 def _from_environment(model: str, base_url: str) -> Provider:

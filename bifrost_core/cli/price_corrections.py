@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["CACHED_SHARES", "CORRECTIONS", "CachedShare", "Correction"]
+__all__ = ["CACHED_SHARES", "CONTEXT_ALIASES", "CORRECTIONS", "CachedShare", "Correction"]
 
 _PRICING: Final = "https://docs.mistral.ai/inference/pricing"
 _MODELS: Final = "https://docs.mistral.ai/getting-started/models"
@@ -173,3 +173,22 @@ CORRECTIONS: Final[tuple[Correction, ...]] = (
         for model in ("gpt-oss-120b", "gpt-oss-20b", "gpt-oss-safeguard-20b")
     ),
 )
+
+CONTEXT_ALIASES: Final[tuple[Correction, ...]] = (
+    *(
+        Correction(
+            f"mistral/{alias}",
+            "same_as",
+            f"mistral/{model}",
+            "the library has the name apart, for what it cost before it meant this model, and without a context",
+            _MODELS,
+        )
+        for alias, model in (
+            ("mistral-small-latest", "mistral-small-2603"),
+            ("mistral-medium-latest", "mistral-medium-3-5"),
+            ("ministral-8b-latest", "ministral-8b-2512"),
+            ("mistral-ocr-latest", "mistral-ocr-4-1"),
+        )
+    ),
+)
+"""Names that have the context of a model, beside those that have its price too."""

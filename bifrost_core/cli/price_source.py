@@ -23,7 +23,7 @@ from bifrost_core.prices import Price
 
 from .price_corrections import CachedShare, Correction
 
-__all__ = ["LibraryModel", "Made", "Period", "convert", "file_text", "installed", "make", "read"]
+__all__ = ["RULED", "Entries", "LibraryModel", "Made", "Period", "convert", "file_text", "installed", "make", "read"]
 
 Entries = dict[str, dict[str, Any]]
 Rules = dict[str, list[tuple[str, str, dict[str, Any] | None]]]
@@ -47,7 +47,8 @@ _UNCHARGED: Final[Mapping[str, str]] = {
     "storage_searches_kcount": "searches in stored files are not charged",
     "web_searches_kcount": "web searches are not charged",
 }
-_RULED: Final = frozenset({"anthropic", "openai"})  # whose rules are right; Mistral's name models that are retired
+RULED: Final = frozenset({"anthropic", "openai"})
+"""Whose rules for names are right; Mistral's name models that are retired."""
 _MICRO: Final = Decimal("1e-6")
 _NOISE: Final = Decimal(2) ** -50  # relative: four units in the last place of a binary double
 _EXACT: Final = Context(prec=60)
@@ -76,11 +77,13 @@ class LibraryModel:
         names: Names that mean it and no other.
         periods: In the library's order.
         patterns: Rules that names are matched with, as kind and text; such names can not be listed.
+        context: Tokens of its context; None: the library does not say.
     """
 
     names: tuple[str, ...]
     periods: tuple[Period, ...]
     patterns: tuple[tuple[str, str], ...] = ()
+    context: int | None = None
 
 
 @attrs.frozen
@@ -130,7 +133,8 @@ def read(models: Sequence[Any]) -> list[LibraryModel]:
         mine = sorted(name for name in names if next(each for each in models if each.match.is_match(name)) is model)
         given: Sequence[Any] = (model,) if hasattr(model.prices, "__dict__") else model.prices  # one price, or a list
         periods = tuple(_period(getattr(each, "constraint", None), each.prices) for each in given)
-        found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns))))
+        context = getattr(model, "context_window", None)
+        found.append(LibraryModel(tuple(mine), periods, tuple(sorted(patterns)), context))
     return found
 
 
@@ -191,7 +195,7 @@ def make(
         made = convert(provider, listed, day)
         prices.update(made.prices)
         notes += made.notes
-        if provider in _RULED:
+        if provider in RULED:
             targets[provider] = _rules(provider, listed, made.prices, day)
     for correction in corrections:
         if not _correct(prices, correction):
@@ -239,7 +243,7 @@ def convert(provider: str, models: Iterable[LibraryModel], day: datetime.date) -
     for model in models:
         names = [f"{provider}/{name}" for name in model.names]
         shown = ", ".join(names)
-        if provider not in _RULED:
+        if provider not in RULED:
             notes += [f"{provider}: names that match {kind} {text!r} are not listed" for kind, text in model.patterns]
         parts, problem = _parts(model.periods, day)
         if not names:

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from bifrost_core.prices import Price, built_in_table
 
-from .price_corrections import CACHED_SHARES, CORRECTIONS
+from .context_source import contexts_text, make_contexts
+from .price_corrections import CACHED_SHARES, CONTEXT_ALIASES, CORRECTIONS
 from .price_source import file_text, installed, make
 
 __all__ = ["refresh", "show"]
@@ -63,8 +64,11 @@ def _shown(price: Price, field: str) -> str:
     return "-" if value is None else f"{value:f}"
 
 
-def refresh(out: Path, day: datetime.date, providers: tuple[str, ...]) -> None:
-    """Write the file of built-in prices as they are on ``day``; what is left out is told on standard error."""
+def refresh(out: Path, contexts: Path | None, day: datetime.date, providers: tuple[str, ...]) -> None:
+    """Write the file of built-in prices as they are on ``day``, and that of the lengths of contexts where it is named.
+
+    What is left out is told on standard error.
+    """
     source, library = installed(providers)
     corrections = [each for each in CORRECTIONS if each.model.partition("/")[0] in providers]
     made = make(library, day, corrections, CACHED_SHARES)
@@ -72,3 +76,10 @@ def refresh(out: Path, day: datetime.date, providers: tuple[str, ...]) -> None:
     for note in made.notes:
         sys.stderr.write(f"{note}\n")
     click.echo(f"{len(made.prices)} prices of {day} from {source} written to {out}")
+    if contexts is None:
+        return
+    known = make_contexts(library, made.prices, (*corrections, *CONTEXT_ALIASES))
+    contexts.write_text(contexts_text(known, day=day, source=source), encoding="utf-8", newline="\n")
+    for note in known.notes:
+        sys.stderr.write(f"{note}\n")
+    click.echo(f"{len(known.lengths)} lengths of contexts from {source} written to {contexts}")
