@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
 from bifrost_core import (
@@ -192,6 +193,7 @@ async def test_a_prompt_that_was_too_long_goes_to_a_model_with_a_longer_context(
         pytest.param([LARGE, "mistral/mistral-medium-latest"], ["mistral"], [LARGE], id="as-long"),
         pytest.param([GPT4, GPT5, LARGE], ["openai"], [GPT4, GPT5], id="shorter-than-the-longest-that-was-asked"),
         pytest.param([LOCAL, GPT5, LARGE], ["local", "openai"], [LOCAL, GPT5], id="behind-an-unknown-one"),
+        pytest.param([LARGE, LOCAL, HAIKU], ["mistral", "local"], [LARGE, LOCAL], id="an-unknown-one-between"),
         pytest.param([LARGE], ["mistral"], [LARGE], id="no-fallback"),
     ],
 )
@@ -215,14 +217,22 @@ async def test_a_failure_of_another_kind_goes_to_a_model_with_a_shorter_context_
 async def test_a_call_whose_prompt_was_too_long_waits_for_a_longer_context_alone(fallback: str, answers: bool) -> None:
     made = providers("mistral")
     async with Router(made, retry=RetryPolicy(max_attempts_per_deployment=1)) as router:
-        router.open_route(RouteRef(*fallback.split("/"), "k1"), seconds=0.2)
+        router.open_route(RouteRef(*fallback.split("/"), "k1"), seconds=0.2 if answers else 9.0)
         if answers:
             assert await chat(router, stream=False, model=LARGE, fallbacks=[fallback]) == "openai"
         else:
-            with pytest.raises(ContextLengthError):
+            with anyio.fail_after(5), pytest.raises(ContextLengthError):
                 await chat(router, stream=False, model=LARGE, fallbacks=[fallback])
     openai, _, mistral, _ = made
     assert asked(mistral, openai) == [1, int(answers)]
+
+
+async def test_a_model_is_asked_again_where_the_others_are_too_short_as_if_there_were_none() -> None:
+    made = providers("anthropic")
+    made[2] = Simulated([SimulatedKey("k1", faults=[Fault("status", status=500, count=1)])], name="mistral")
+    async with Router(made, retry=RetryPolicy(backoff=0.0)) as router:
+        assert await chat(router, stream=False, model=HAIKU, fallbacks=[LARGE, GPT4]) == "mistral"
+    assert asked(*made) == [0, 1, 2, 0]
 
 
 async def test_no_prompt_is_held_to_be_too_long_before_a_provider_has_said_so() -> None:

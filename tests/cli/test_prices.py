@@ -14,6 +14,7 @@ import pytest
 
 from bifrost_core import ConfigError, PriceBook
 from bifrost_core.cli import main, price_source
+from bifrost_core.cli.context_source import Contexts, contexts_text, make_contexts
 from bifrost_core.cli.price_corrections import CACHED_SHARES, CORRECTIONS, CachedShare, Correction
 from bifrost_core.cli.price_source import LibraryModel, Period, convert, file_text, make, read
 from bifrost_core.prices import built_in_table
@@ -220,6 +221,48 @@ def test_the_built_in_prices_have_every_correction(correction: Correction) -> No
         assert getattr(prices[correction.model], correction.field) == value
 
 
+# -- contexts ------------------------------------------------------------------------------------------------------
+
+
+def test_lengths_of_contexts_are_kept_by_name_and_by_rule_unless_a_price_goes_beyond_them() -> None:
+    library = {
+        "openai": [
+            LibraryModel(("a", "a-1"), (), (("starts_with", "A-"),), 1_000),
+            LibraryModel(("b",), (), (("regex", "^B"),)),
+            LibraryModel(("c",), (), (("contains", "c"),), 2_000),
+            LibraryModel(("d",), (), (), 3_000),
+        ],
+        "mistral": [LibraryModel(("m",), (), (("starts_with", "m-"),), 4_000), LibraryModel(("n",), ())],
+    }
+    prices: price_source.Entries = {
+        "openai/c": {"input": "1", "long_context_from": 2_000},
+        "openai/d": {"input": "1", "long_context_from": 2_999},
+    }
+    changes = [
+        Correction("mistral/m-latest", "same_as", "mistral/m", "why", "https://example.org/models"),
+        Correction("mistral/n-latest", "same_as", "mistral/n", "why", "https://example.org/models"),
+        Correction("openai/a", "input", "2", "why", "https://example.org/prices"),
+    ]
+    assert make_contexts(library, prices, changes) == Contexts(
+        {"mistral/m": 4_000, "mistral/m-latest": 4_000, "openai/a": 1_000, "openai/a-1": 1_000, "openai/d": 3_000},
+        {
+            "openai": [
+                ("starts_with", "a-", 1_000),
+                ("equals", "b", None),
+                ("regex", "^B", None),
+                ("equals", "c", None),
+                ("contains", "c", None),
+            ]
+        },
+        ("openai/c: a context of 2000 left out, there is a price beyond it",),
+    )
+
+
+def test_a_file_of_no_contexts_is_one_too() -> None:
+    table = json.loads(contexts_text(Contexts({}, {}, ()), day=DAY, source="nothing"))
+    assert (table["contexts"], table["rules"], table["date"]) == ({}, {}, "2026-11-25")
+
+
 # -- the library's objects -----------------------------------------------------------------------------------------
 
 
@@ -299,6 +342,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     ]
     mistral[-1].prices.input_mtok = SimpleNamespace(base=ONE, tiers=[])
+    mistral[0].context_window = 262_144
     providers = [SimpleNamespace(id="mistral", models=mistral), SimpleNamespace(id="other", models=MODELS[:1])]
     providers += [SimpleNamespace(id=name, models=MODELS) for name in ("openai", "anthropic")]
     monkeypatch.setitem(sys.modules, "genai_prices", SimpleNamespace())
@@ -326,6 +370,19 @@ def test_refresh_writes_the_same_file_for_the_same_library_and_day(
     assert table["prices"]["mistral/mistral-embed"] == {"input": "0.5", "cached_input": "0.05"}
     assert "mistral/tiered" not in table["prices"]
     assert list(table["prices"]) == sorted(table["prices"])
+
+
+def test_refresh_writes_the_lengths_of_contexts_where_a_file_for_them_is_named(
+    library: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices, contexts = tmp_path / "prices.json", tmp_path / "contexts.json"
+    arguments = ["prices", "refresh", "--out", str(prices), "--contexts", str(contexts), "--date", "2026-11-25"]
+    assert main(arguments) == 0
+    assert "lengths of contexts from genai-prices 1.2.3 of genai-prices written to" in capsys.readouterr().out
+    table = json.loads(contexts.read_bytes())
+    assert (table["date"], table["source"]) == ("2026-11-25", "genai-prices 1.2.3 of genai-prices")
+    assert table["contexts"] == {"mistral/mistral-large-2512": 262_144, "mistral/mistral-large-latest": 262_144}
+    assert table["rules"]["openai"][0] == ["equals", "big-1", None]
 
 
 def test_refresh_takes_the_providers_that_are_named_and_today(library: None, tmp_path: Path) -> None:
@@ -367,12 +424,18 @@ def test_refresh_without_the_library_says_what_to_install(
     assert capsys.readouterr() == ("", expected)
 
 
-def test_the_file_in_the_package_is_as_the_command_writes_it() -> None:
+def test_the_files_in_the_package_are_as_the_command_writes_them() -> None:
     path = Path(price_source.__file__).parent.parent / "prices.json"
     text = path.read_text(encoding="utf-8")
     table = json.loads(text)
     day = datetime.date.fromisoformat(table["date"])
     assert text == file_text(table["prices"], table["rules"], day=day, source=table["source"])
+    known = json.loads((path.parent / "contexts.json").read_bytes())
+    rules = {provider: [tuple(rule) for rule in listed] for provider, listed in known["rules"].items()}
+    made = Contexts(known["contexts"], rules, ())
+    written = contexts_text(made, day=datetime.date.fromisoformat(known["date"]), source=known["source"])
+    assert (path.parent / "contexts.json").read_text(encoding="utf-8") == written
+    assert (known["date"], known["source"]) == (table["date"], table["source"])
     shares = {name: share.share for name, share in CACHED_SHARES.items()}
     for name, parts in table["prices"].items():
         assert "cached_input" in parts or "input" not in parts or name.partition("/")[0] not in shares
