@@ -178,11 +178,7 @@ class Routing(Flights):
         if failure.kind is Kind.CONTEXT_TOO_LONG:
             self._outgrown = max(self._outgrown, context_length(deployment.provider.name, deployment.model) or 0)
         usable = health.usable(deployment.routes, ignore_breakers=panic)
-        later = [
-            other
-            for other in later
-            if other.name not in self._passed_over and self._has_room(other) and self._carries(other)
-        ]
+        later = [other for other in later if other.name not in self._passed_over and self._carries(other)]
         while True:
             more = self._any_usable(later, plan, panic=panic)
             move = plan.next(failure, usable=usable, more=more, time_left=self._time_left())
@@ -237,7 +233,9 @@ class Routing(Flights):
     def _any_usable(self, deployments: Sequence[Deployment], plan: Plan, *, panic: bool) -> bool:
         health = self.machinery.health
         return any(
-            plan.may_enter(other.name) and health.usable(plan.candidates(other.routes), ignore_breakers=panic)
+            plan.may_enter(other.name)
+            and self._has_room(other)
+            and health.usable(plan.candidates(other.routes), ignore_breakers=panic)
             for other in deployments
         )
 

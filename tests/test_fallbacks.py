@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import pytest
+import trio
+import trio.testing
 
 from bifrost_core import (
     CallError,
@@ -23,7 +24,7 @@ from bifrost_core import (
     hookimpl,
 )
 from bifrost_core.contexts import context_length
-from bifrost_core.testing import Fault, Simulated, SimulatedKey, SimulatedMistral, SimulatedOpenAI
+from bifrost_core.testing import Fault, Latency, LoopClock, Simulated, SimulatedKey, SimulatedMistral, SimulatedOpenAI
 from bifrost_core.wire import HttpCall
 
 FAILING = Fault("status", status=500)
@@ -213,26 +214,37 @@ async def test_a_failure_of_another_kind_goes_to_a_model_with_a_shorter_context_
         assert await chat(router, stream=False, model=LARGE, fallbacks=[HAIKU]) == "anthropic"
 
 
-@pytest.mark.parametrize(("fallback", "answers"), [(GPT5, True), (GPT4, False)], ids=["longer", "shorter"])
-async def test_a_call_whose_prompt_was_too_long_waits_for_a_longer_context_alone(fallback: str, answers: bool) -> None:
+@pytest.mark.parametrize(("fallback", "waits"), [(GPT5, 3.0), (GPT4, 0.0)], ids=["longer", "shorter"])
+def test_a_call_whose_prompt_was_too_long_waits_for_a_longer_context_alone(fallback: str, waits: float) -> None:
     made = providers("mistral")
-    async with Router(made, retry=RetryPolicy(max_attempts_per_deployment=1)) as router:
-        router.open_route(RouteRef(*fallback.split("/"), "k1"), seconds=0.2 if answers else 9.0)
-        if answers:
-            assert await chat(router, stream=False, model=LARGE, fallbacks=[fallback]) == "openai"
-        else:
-            with anyio.fail_after(5), pytest.raises(ContextLengthError):
-                await chat(router, stream=False, model=LARGE, fallbacks=[fallback])
+    policy = RetryPolicy(max_attempts_per_deployment=1)
+
+    async def seconds() -> float:
+        async with Router(made, retry=policy, clock=LoopClock()) as router:
+            router.open_route(RouteRef(*fallback.split("/"), "k1"), seconds=3.0)
+            begun = trio.current_time()
+            try:
+                assert await chat(router, stream=False, model=LARGE, fallbacks=[fallback]) == "openai"
+            except ContextLengthError:
+                assert not waits
+            return trio.current_time() - begun
+
+    spent = trio.run(seconds, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert spent == pytest.approx(waits, abs=2.0)  # and what the answers take
     openai, _, mistral, _ = made
-    assert asked(mistral, openai) == [1, int(answers)]
+    assert asked(mistral, openai) == [1, int(waits > 0)]
 
 
-async def test_a_model_is_asked_again_where_the_others_are_too_short_as_if_there_were_none() -> None:
+def test_an_attempt_leaves_no_time_for_models_whose_context_is_too_short() -> None:
     made = providers("anthropic")
-    made[2] = Simulated([SimulatedKey("k1", faults=[Fault("status", status=500, count=1)])], name="mistral")
-    async with Router(made, retry=RetryPolicy(backoff=0.0)) as router:
-        assert await chat(router, stream=False, model=HAIKU, fallbacks=[LARGE, GPT4]) == "mistral"
-    assert asked(*made) == [0, 1, 2, 0]
+    made[2] = Simulated([SimulatedKey("k1", latency=Latency(40.0))], name="mistral")
+
+    async def answered_by() -> str:
+        async with Router(made, timeout=60.0, clock=LoopClock()) as router:
+            return await chat(router, stream=False, model=HAIKU, fallbacks=[LARGE, GPT4])
+
+    assert trio.run(answered_by, clock=trio.testing.MockClock(autojump_threshold=0)) == "mistral"
+    assert asked(*made) == [0, 1, 1, 0]
 
 
 async def test_no_prompt_is_held_to_be_too_long_before_a_provider_has_said_so() -> None:

@@ -85,25 +85,30 @@ def measures(usage: Usage | None, *, pico: int, uncertain: bool, first: bool, pr
         if uncertain:
             counts["uncertain_pico_usd"] = pico
     if usage is not None:
-        if usage.input_tokens:
-            counts["input_tokens"] = usage.input_tokens
-        if usage.output_tokens:
-            counts["output_tokens"] = usage.output_tokens
-        if usage.cached_tokens:
-            counts["cached_tokens"] = usage.cached_tokens
-        if usage.cache_write_tokens:
-            counts["cache_write_tokens"] = usage.cache_write_tokens
-        if usage.long_cache_write_tokens:
-            counts["long_cache_write_tokens"] = usage.long_cache_write_tokens
-        if usage.reasoning_tokens:
-            counts["reasoning_tokens"] = usage.reasoning_tokens
-        if usage.pages:
-            counts["pages"] = usage.pages
-        if usage.characters:
-            counts["characters"] = usage.characters
-        if milliseconds := round(usage.audio_seconds * 1000):
-            counts["audio_ms"] = milliseconds
+        _count(usage, counts)
     return MappingProxyType(counts)
+
+
+def _count(usage: Usage, counts: dict[str, int]) -> None:
+    """Add what was used, but for what was not: a mapping of all would be made and sifted at every attempt."""
+    if usage.input_tokens:
+        counts["input_tokens"] = usage.input_tokens
+    if usage.output_tokens:
+        counts["output_tokens"] = usage.output_tokens
+    if usage.cached_tokens:
+        counts["cached_tokens"] = usage.cached_tokens
+    if usage.cache_write_tokens:
+        counts["cache_write_tokens"] = usage.cache_write_tokens
+    if usage.long_cache_write_tokens:
+        counts["long_cache_write_tokens"] = usage.long_cache_write_tokens
+    if usage.reasoning_tokens:
+        counts["reasoning_tokens"] = usage.reasoning_tokens
+    if usage.pages:
+        counts["pages"] = usage.pages
+    if usage.characters:
+        counts["characters"] = usage.characters
+    if milliseconds := round(usage.audio_seconds * 1000):
+        counts["audio_ms"] = milliseconds
 
 
 def _second(value: datetime | float, field: str) -> float:
