@@ -82,15 +82,20 @@ class Deployment:
         self.output_ratio = _OUTPUT_RATIO  # output tokens per byte of a streamed answer, likewise
         self._begin_takes_stream = _takes(balancer.begin, "stream")
         for key in keys:
-            self.add(key)
+            self._take(key)
+        self._rebuild()  # once for all of them: a thousand keys would make half a million routes
 
     def add(self, key: Key) -> None:
         """Take a key into use, if it serves the model."""
+        if self._take(key):
+            self._rebuild()
+
+    def _take(self, key: Key) -> bool:
         if not key.serves(self.model) or (key.secret is None and not key.is_anonymous):
-            return
+            return False
         self.keys[key.id] = key
         self.balancer.add(key.id, key.weight)
-        self._rebuild()
+        return True
 
     def remove(self, key_id: str) -> None:
         """Choose a key no more; attempts in flight on it go on."""
