@@ -59,7 +59,9 @@ class Deployment:
         "_begin_takes_stream",
         "answer_times",
         "balancer",
+        "by_key",
         "first_token_times",
+        "key_ids",
         "keys",
         "model",
         "name",
@@ -76,6 +78,8 @@ class Deployment:
         self.balancer = balancer
         self.keys: dict[str, Key] = {}
         self.routes: tuple[Route, ...] = ()
+        self.key_ids: tuple[str, ...] = ()  # of the routes, in their order
+        self.by_key: dict[str, Route] = {}
         self.answer_times = AnswerTimes()  # of plain calls; kept up where somebody hedges
         self.first_token_times = AnswerTimes()  # of streams
         self.prompt_ratio = _PROMPT_RATIO  # prompt tokens per byte of a request's body: a slowly decaying maximum
@@ -154,6 +158,8 @@ class Deployment:
         self.routes = tuple(
             Route(self.provider.name, self.model, key.id, key.weight, key.quota_group) for key in self.keys.values()
         )
+        self.key_ids = tuple(self.keys)
+        self.by_key = dict(zip(self.key_ids, self.routes, strict=True))
 
 
 class Deployments:
@@ -241,9 +247,9 @@ class Deployments:
             ConfigError: There is none.
         """
         self._keys_of(ref.provider)
-        for route in self.find(ref.provider, ref.model).routes:
-            if route.key_id == ref.key_id:
-                return route
+        route = self.find(ref.provider, ref.model).by_key.get(ref.key_id)
+        if route is not None:
+            return route
         raise ConfigError(f"no key {ref.key_id!r} of {ref.provider!r} serves {ref.model!r}", field="route")
 
     def live(self) -> list[Deployment]:

@@ -273,6 +273,8 @@ class Routing(Flights):
             self._tell_arrival(deployment, routes)
             return routes[0]
         key_id = self._tell_arrival(deployment, routes)
+        if self.machinery.hooks.select_routes is None and key_id in deployment.by_key:
+            return deployment.by_key[key_id]  # nobody has put another in its place
         return next(route for route in routes if route.key_id == key_id)
 
     def _tell_arrival(self, deployment: Deployment, routes: Sequence[Route]) -> str:
@@ -282,6 +284,8 @@ class Routing(Flights):
             input_tokens=self._encode(deployment, None).text_length // 4,
             attempt=len(call.attempts),
         )
+        if routes is deployment.routes:
+            return deployment.balancer.pick(deployment.key_ids, about)
         configured = deployment.keys
         if self.machinery.hooks.select_routes is None or all(
             route.weight == configured[route.key_id].weight for route in routes if route.key_id in configured

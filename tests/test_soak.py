@@ -26,7 +26,7 @@ async def test_calls_that_have_nothing_in_common_leave_nothing_but_maps_of_their
         sizes.update(
             states=len(health._states),
             traffic=len(health._traffic),
-            opened=sum(map(len, health._open.values())),
+            opened=len(health._open),
             spent=len(router._machinery.budget._spent),
             deployments=len(router._deployments.live()),
             keys=len(list(router._deployments.keys_of("mistral"))),

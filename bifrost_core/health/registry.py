@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 from bifrost_core.kinds import FACTS, Cooling, Kind, Scope, scope_of
 from bifrost_core.types import Route, RouteRef
 
+from .openings import Closing, Openings
 from .records import RouteHealth, RouteState, Ticket
 from .scopes import Reason, ScopeId, scope_id, scope_ids
 from .states import LONGEST_WAIT, ScopeState, Traffic
@@ -47,7 +49,7 @@ class Health:
         self._rng = rng
         self._limit = limit
         self._states: dict[ScopeId, ScopeState] = {}  # in the order of their last failure
-        self._open: dict[str, dict[ScopeId, ScopeState]] = {}  # those of them that are not closed, by provider
+        self._open = Openings()  # those of them that are not closed
         self._traffic: dict[tuple[str, str], Traffic] = {}
 
     # asking
@@ -56,13 +58,18 @@ class Health:
         """The routes that an attempt may be sent on now, in their order; ``routes`` itself when all are.
 
         Args:
-            routes: Any routes.
+            routes: Any routes; those of one deployment stand together.
             ignore_breakers: See ``panic``.
         """
-        if not self._open:
+        if not self._open or not routes:
             return routes
         now = self._clock()
-        awake = [route for route in routes if self._rest(route, now, ignore_breakers) == 0.0]
+        if _deployment_of(routes[0]) == _deployment_of(routes[-1]):
+            closing = self._open.closing(routes[0])
+            return routes if closing is None else closing.awake(routes, now, ignore_breakers=ignore_breakers)
+        awake: list[Route] = []
+        for _, group in groupby(routes, _deployment_of):
+            awake += self.usable(tuple(group), ignore_breakers=ignore_breakers)
         return routes if len(awake) == len(routes) else awake
 
     def opens_in(self, route: Route, *, ignore_breakers: bool = False) -> float:
@@ -76,7 +83,12 @@ class Health:
         if not self._open:
             return None
         now = self._clock()
-        return min((rest for route in routes if (rest := self._rest(route, now, ignore_breakers)) > 0.0), default=None)
+        rests = (
+            closing.rest(route, now, ignore_breakers=ignore_breakers)
+            for route, closing in self._with_closing(routes)
+            if closing is not None
+        )
+        return min((rest for rest in rests if rest > 0.0), default=None)
 
     def reason(self, route: Route) -> Reason | None:
         """What keeps ``route`` closed the longest; None when nothing does."""
@@ -127,8 +139,10 @@ class Health:
         now = self._clock()
 
         def badness(routes: Sequence[Route]) -> tuple[float, float]:
-            first = min((self._rest(route, now, ignore_breakers=False) for route in routes), default=math.inf)
-            return self.failure_rate(routes[0]) if routes else 1.0, first
+            rests = (
+                0.0 if closing is None else closing.rest(route, now) for route, closing in self._with_closing(routes)
+            )
+            return self.failure_rate(routes[0]) if routes else 1.0, min(rests, default=math.inf)
 
         return sorted(chain, key=badness)
 
@@ -142,7 +156,7 @@ class Health:
         attempts = 0 if traffic is None else traffic.attempts.count(now)
         if traffic is not None and attempts:
             return traffic.faults.count(now) / attempts
-        return max((state.rate for state in self._around(route)), default=0.0)
+        return max((state.rate for state in self._open.wide(route)), default=0.0)
 
     def describe(
         self,
@@ -154,7 +168,7 @@ class Health:
         share: float = 0.0,
     ) -> RouteHealth:
         """How ``route`` stands; the figures are the balancer's."""
-        worst = max(self._not_closed(route), key=lambda state: state.until, default=None)
+        worst = max(self._open.of(route), key=lambda state: state.until, default=None)
         name: RouteState = "closed"
         if worst is not None:
             name = "half_open" if worst.is_half_open(self._clock()) else "open"
@@ -185,7 +199,7 @@ class Health:
         now = self._clock()
         if helper or not self._open:
             return Ticket(route, now, is_helper=helper)
-        places = tuple(state for state in self._not_closed(route) if state.probe is None and state.rest(now) == 0.0)
+        places = tuple(state for state in self._open.of(route) if state.probe is None and state.rest(now) == 0.0)
         ticket = Ticket(route, now, places)
         for state in places:
             state.probe = ticket
@@ -280,42 +294,35 @@ class Health:
 
     # inside
 
-    def _not_closed(self, route: Route) -> Sequence[ScopeState]:
-        states = self._open.get(route.provider)
-        if states is None:
-            return ()
-        return [state for name in scope_ids(route) if (state := states.get(name)) is not None]
-
-    def _around(self, route: RouteRef) -> Iterator[ScopeState]:
-        """States of the deployment and the provider that are not closed."""
-        states = self._open.get(route.provider)
-        if states is not None:
-            for scope in (Scope.DEPLOYMENT, Scope.PROVIDER):
-                state = states.get(scope_id(route, scope))
-                if state is not None:
-                    yield state
-
     def _rest(self, route: Route, now: float, ignore_breakers: bool) -> float:
         longest = 0.0
-        for state in self._not_closed(route):
+        for state in self._open.of(route):
             longest = max(longest, state.rest(now, ignore_breakers=ignore_breakers))
         return longest
 
     def _shut(self, route: Route) -> list[ScopeState]:
         now = self._clock()
-        return [state for state in self._not_closed(route) if state.rest(now) > 0.0]
+        return [state for state in self._open.of(route) if state.rest(now) > 0.0]
 
     def _all_closed_by(self, routes: Iterable[Route], reasons: frozenset[Kind]) -> bool:
-        found = False
-        for route in routes:
+        found, now = False, self._clock()
+        for route, closing in self._with_closing(routes):
             found = True
-            states = self._shut(route)
+            states = [] if closing is None else [state for state in closing.of(route) if state.rest(now) > 0.0]
             if not states or any(state.reason not in reasons for state in states):
                 return False
         return found
 
+    def _with_closing(self, routes: Iterable[Route]) -> Iterator[tuple[Route, Closing | None]]:
+        """Each route with what is not closed of its deployment, which is looked up once for all of them."""
+        for _, group in groupby(routes, _deployment_of):
+            ways = tuple(group)
+            closing = self._open.closing(ways[0])
+            for route in ways:
+                yield route, closing
+
     def _is_broken(self, routes: Sequence[Route], now: float) -> bool:
-        return any(state.is_broken(now) for state in self._around(routes[0]))
+        return any(state.is_broken(now) for state in self._open.wide(routes[0]))
 
     def _count(self, route: Route, now: float) -> Traffic:
         name = (route.provider, route.model)
@@ -425,26 +432,25 @@ class Health:
 
     def _evict(self) -> None:
         oldest = next(iter(self._states))
-        if sum(map(len, self._open.values())) < len(self._states):
+        if len(self._open) < len(self._states):
             oldest = next(name for name, state in self._states.items() if not state.is_open)
         self._drop(oldest)
 
     def _drop(self, name: ScopeId) -> None:
         state = self._states.pop(name)
         if state.is_open:
-            self._unlist(state)
-
-    def _unlist(self, state: ScopeState) -> None:
-        states = self._open.get(state.id[1])
-        if states is not None and states.pop(state.id, None) is not None and not states:
-            del self._open[state.id[1]]
+            self._open.drop(state)
 
     def _sort(self, state: ScopeState) -> None:
         """Keep ``_open`` right after a change."""
         if state.is_open:
-            self._open.setdefault(state.id[1], {})[state.id] = state
+            self._open.put(state)
         else:
-            self._unlist(state)
+            self._open.drop(state)
+
+
+def _deployment_of(route: Route) -> tuple[str, str]:
+    return route.provider, route.model
 
 
 def _is_of_key(name: ScopeId, key_id: str) -> bool:
