@@ -36,7 +36,7 @@ class Routing(Flights):
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
         self._ways: list[tuple[Route, ...]] = []  # the routes of each deployment of the call's chain
-        self._left_out: set[RouteRef] = set()  # by phase 5: no use to wait for them, or to count on them
+        self._left_out: set[tuple[str, str, str]] = set()  # by phase 5: no use to wait for them, or to count on them
         self._passed_over: set[str] = set()  # fallbacks that phase 2 refused or that can not carry the request
         self._outgrown = 0  # tokens of the longest context, of those that are known, for which the prompt was too long
 
@@ -252,15 +252,15 @@ class Routing(Flights):
         left = await select(given, self.call)
         if left is given:  # as they were: most plugins look at them and say nothing
             return self.machinery.health.usable(given, ignore_breakers=panic)
-        known = {route.ref for route in routes}
-        self._left_out |= known.difference(route.ref for route in left)
-        known_left = [route for route in left if route.ref in known]
+        known = set(map(_name, routes))
+        self._left_out |= known.difference(map(_name, left))
+        known_left = [route for route in left if _name(route) in known]
         return self.machinery.health.usable(known_left, ignore_breakers=panic)
 
     def _open_to_call(self, deployment: Deployment) -> Sequence[Route]:
         """The routes of a deployment but those that phase 5 has left out."""
         left_out = self._left_out
-        return [route for route in deployment.routes if route.ref not in left_out] if left_out else deployment.routes
+        return [route for route in deployment.routes if _name(route) not in left_out] if left_out else deployment.routes
 
     def _picked(self, deployment: Deployment, routes: Sequence[Route]) -> Route:
         """Phase 6: a plugin's choice, else the balancer's."""
@@ -273,8 +273,9 @@ class Routing(Flights):
             self._tell_arrival(deployment, routes)
             return routes[0]
         key_id = self._tell_arrival(deployment, routes)
-        if self.machinery.hooks.select_routes is None and key_id in deployment.by_key:
-            return deployment.by_key[key_id]  # nobody has put another in its place
+        is_own = routes is deployment.routes or self.machinery.hooks.select_routes is None
+        if is_own and key_id in deployment.by_key:
+            return deployment.by_key[key_id]  # no plugin has put another in its place
         return next(route for route in routes if route.key_id == key_id)
 
     def _tell_arrival(self, deployment: Deployment, routes: Sequence[Route]) -> str:
@@ -344,3 +345,8 @@ class Routing(Flights):
         return DeadlineExceededError(
             f"the call's time ran out ({self._phase}); give it a longer timeout or a faster model", phase=self._phase
         )
+
+
+def _name(route: RouteRef) -> tuple[str, str, str]:
+    """What makes a route the same though a plugin has changed its weight; ``route.ref`` takes thrice as long."""
+    return route.provider, route.model, route.key_id
