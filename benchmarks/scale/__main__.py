@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    sizes = {"type": int, "nargs": "*", "metavar": "N"}
+    sizes: dict[str, Any] = {"type": int, "nargs": "*", "metavar": "N"}
     parser.add_argument("--keys", default=[10, 100, 1_000], help="of a provider (10 100 1000); none: left out", **sizes)
     parser.add_argument("--in-flight", default=[1, 100, 10_000], help="calls at one time (1 100 10000)", **sizes)
     parser.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -39,7 +39,7 @@ def times_per_tenfold(costs: Mapping[int, float]) -> float:
     if len(sizes) < 2:
         return math.nan
     decades = math.log10(sizes[-1] / sizes[0])
-    return (costs[sizes[-1]] / costs[sizes[0]]) ** (1 / decades)
+    return math.exp(math.log(costs[sizes[-1]] / costs[sizes[0]]) / decades)
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -49,10 +49,9 @@ def table(curves: Sequence[Curve]) -> str:
         shown = [curve for curve in curves if curve.subject == subject]
         parts.append(f"| {subject} | " + " | ".join(f"{curve.name}, {curve.unit}" for curve in shown) + " |")
         parts.append("|---:|" + "---:|" * len(shown))
-        for size in sorted({size for curve in shown for size in curve.costs}):
-            parts.append(_row(f"{size:,}", shown, lambda curve, size=size: _number(curve.costs.get(size))))
-        parts.append(_row("times as much for ten times as many", shown, lambda curve: f"{_growth(curve):.2f}"))
-        parts.append("")
+        sizes = sorted({size for curve in shown for size in curve.costs})
+        parts += [_row(f"{size:,}", [_number(curve.costs.get(size)) for curve in shown]) for size in sizes]
+        parts += [_row("times as much for ten times as many", [f"{_growth(curve):.2f}" for curve in shown]), ""]
     return "\n".join(parts)
 
 
@@ -71,8 +70,8 @@ def _growth(curve: Curve) -> float:
     return times_per_tenfold(curve.costs)
 
 
-def _row(head: str, curves: Sequence[Curve], cell: Callable[[Curve], str]) -> str:
-    return f"| {head} | " + " | ".join(map(cell, curves)) + " |"
+def _row(head: str, cells: Sequence[str]) -> str:
+    return "| " + " | ".join((head, *cells)) + " |"
 
 
 def _number(value: float | None) -> str:

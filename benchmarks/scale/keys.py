@@ -12,7 +12,7 @@ from bifrost_plugins.virtual_keys import VirtualKeyPlugin
 
 from benchmarks.canned import MESSAGES, MODEL
 from benchmarks.null_engine import NullEngine
-from bifrost_core import BadRequestError, Key, Mistral, RouteRef, Router
+from bifrost_core import BadRequestError, Key, Mistral, Router, RouteRef
 from bifrost_core.engines import Exchange
 from bifrost_core.engines.base import HttpStream
 
@@ -44,7 +44,7 @@ class _Refusal:
 class _Refusing(NullEngine):
     """Refuses every request as a mistake of the caller's: the way of an error, after which no key rests."""
 
-    async def open(self, exchange: Exchange) -> HttpStream:  # type: ignore[override] # an answer is a stream
+    async def open(self, exchange: Exchange) -> HttpStream:  # type: ignore[override] # noqa: ARG002 # as any other
         return _Refusal()
 
 

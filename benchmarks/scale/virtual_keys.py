@@ -90,7 +90,10 @@ async def _opened(path: Path) -> AsyncIterator[VirtualKeyPlugin]:
 async def _issued(path: Path) -> list[Secret]:
     """Keys as users make them: those that are looked up."""
     async with _opened(path) as plugin:
-        return [(await plugin.issue(f"service {number}", metadata={"owner": "search"})).secret for number in range(_PER_ROUND)]
+        return [
+            (await plugin.issue(f"service {number}", metadata={"owner": "search"})).secret
+            for number in range(_PER_ROUND)
+        ]
 
 
 def _template(path: Path, key: Secret) -> _Template:
