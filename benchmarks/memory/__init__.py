@@ -1,0 +1,1 @@
+"""What the library keeps in memory; see ``__main__``."""
