@@ -6,8 +6,6 @@ event loop go round once, and the reader of a live stream waits for almost every
 
 from __future__ import annotations
 
-from collections import deque
-
 import anyio
 
 from .types import Chunk
@@ -30,7 +28,7 @@ class Handover:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self._batches: deque[list[Chunk]] = deque()
+        self._batches: list[list[Chunk]] = []  # so few that a deque would only be larger
         self._is_ended = False
         self._is_left = False
         self._arrival: anyio.Event | None = None  # there while a reader waits
@@ -67,7 +65,7 @@ class Handover:
             if self._is_left:
                 return None
             if self._batches:
-                batch = self._batches.popleft()
+                batch = self._batches.pop(0)
                 self._tell_writer()
                 return batch
             if self._is_ended:

@@ -33,6 +33,8 @@ __all__ = ["Routing"]
 class Routing(Flights):
     """Takes one call over its chain of deployments until one answers."""
 
+    __slots__ = ("_left_out", "_passed_over", "_ways")
+
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
         self._ways: list[tuple[Route, ...]] = []  # the routes of each deployment of the call's chain

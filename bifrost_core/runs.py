@@ -43,13 +43,17 @@ class Run(Routing):
 
     Attributes:
         asked: The request as the caller wrote it.
+        is_finished: Whether the call is over, its last hook included.
     """
+
+    __slots__ = ("_finished", "_rewritten", "_started_at", "asked", "failure", "is_finished", "response")
 
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
         self.failure: BaseException | None = None
         self.response: Response | None = None
-        self.finished = anyio.Event()
+        self.is_finished = False
+        self._finished: anyio.Event | None = None  # there once somebody waits for it
         self.asked = call.request
         self._rewritten: set[str] = set()  # what plugins changed, see ``CallRecord``
         self._started_at = machinery.clock.time()
@@ -73,7 +77,9 @@ class Run(Routing):
             else:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE_SECONDS):
                     await self._finish(cancelled=cancelled)
-            self.finished.set()
+            self.is_finished = True
+            if self._finished is not None:
+                self._finished.set()
 
     async def _run(self) -> None:
         try:
@@ -94,9 +100,18 @@ class Run(Routing):
 
     def stop(self) -> None:
         """End the call now."""
-        if not self.finished.is_set():
+        if not self.is_finished:
             self._stopped = True
             self._scope.cancel()
+
+    @property
+    def finished(self) -> anyio.Event:
+        """Set when the call is over."""
+        if self._finished is None:
+            self._finished = anyio.Event()
+            if self.is_finished:
+                self._finished.set()
+        return self._finished
 
     def result(self) -> Response:
         """The answer; raises what the call failed with."""

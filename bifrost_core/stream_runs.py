@@ -60,6 +60,21 @@ class _Reading:
 class StreamRun(Run):
     """One streamed call; ``ResponseStream`` is its reader's side."""
 
+    __slots__ = (
+        "_broken",
+        "_broken_attempts",
+        "_delivered",
+        "_filters",
+        "_handover",
+        "_held",
+        "_pieces",
+        "_reading",
+        "_said",
+        "committed",
+        "on_finished",
+        "opened",
+    )
+
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
         self.opened = anyio.Event()

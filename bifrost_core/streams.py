@@ -27,7 +27,7 @@ class StreamSource(Protocol):
     """The running call behind a stream; everything happens in its ``main``, in a task of its own."""
 
     opened: anyio.Event
-    finished: anyio.Event
+    is_finished: bool
     committed: bool
     call: Call
     asked: Request
@@ -37,6 +37,11 @@ class StreamSource(Protocol):
     @property
     def is_filtered(self) -> bool:
         """Whether a stream filter sees the chunks, and may have changed them."""
+        ...
+
+    @property
+    def finished(self) -> anyio.Event:
+        """Set when the call is over."""
         ...
 
     async def main(self) -> None:
@@ -203,7 +208,7 @@ class ResponseStream:
         await self._end(source)
 
     def __del__(self) -> None:
-        if self._source is None or self._post is None or self._source.finished.is_set():
+        if self._source is None or self._post is None or self._source.is_finished:
             return
         # Dropped without being left (an outer generator was): free the connection and settle. Whoever drops the last
         # reference may be another thread's garbage collector.
