@@ -16,7 +16,7 @@ from .clocks import Clock
 from .errors import ConfigError
 from .health import Health, RouteHealth
 from .hedging import AnswerTimes
-from .keys import Key
+from .keys import Key, Masks
 from .kinds import Kind
 from .providers.base import Provider
 from .types import Route, RouteRef
@@ -57,6 +57,7 @@ class Deployment:
 
     __slots__ = (
         "_begin_takes_stream",
+        "_masks",
         "answer_times",
         "balancer",
         "by_key",
@@ -80,6 +81,7 @@ class Deployment:
         self.routes: tuple[Route, ...] = ()
         self.key_ids: tuple[str, ...] = ()  # of the routes, in their order
         self.by_key: dict[str, Route] = {}
+        self._masks: Masks | None = None  # until an error needs them
         self.answer_times = AnswerTimes()  # of plain calls; kept up where somebody hedges
         self.first_token_times = AnswerTimes()  # of streams
         self.prompt_ratio = _PROMPT_RATIO  # prompt tokens per byte of a request's body: a slowly decaying maximum
@@ -106,6 +108,13 @@ class Deployment:
         if self.keys.pop(key_id, None) is not None:
             self.balancer.remove(key_id)
             self._rebuild()
+
+    @property
+    def masks(self) -> Masks:
+        """Takes the keys out of what a provider said."""
+        if self._masks is None:
+            self._masks = Masks(key.secret for key in self.keys.values() if key.secret is not None)
+        return self._masks
 
     def begin(self, key_id: str, *, stream: bool) -> Any:
         """Tell the balancer that an attempt starts; its token is for ``end``."""
@@ -160,6 +169,7 @@ class Deployment:
         )
         self.key_ids = tuple(self.keys)
         self.by_key = dict(zip(self.key_ids, self.routes, strict=True))
+        self._masks = None
 
 
 class Deployments:

@@ -416,14 +416,15 @@ class Flights:
             error.key_id = error.key_id or route.key_id
             error.request_id = error.request_id or request_id(flight.headers)
             error.status = flight.status if error.status is None else error.status
-        secrets = [key.secret for key in flight.deployment.keys.values()]
-        secrets.append(self.call.virtual_key)
-        for secret in secrets:
-            if secret is not None:
-                error.message = secret.mask(error.message)
-                if isinstance(error, (ProviderError, ModelNotFoundError)) and error.excerpt is not None:
-                    error.excerpt = secret.mask(error.excerpt)
+        error.message = self._masked(error.message, flight)
+        if isinstance(error, (ProviderError, ModelNotFoundError)) and error.excerpt is not None:
+            error.excerpt = self._masked(error.excerpt, flight)
         error.args = (error.message,)
+
+    def _masked(self, text: str, flight: Flight) -> str:
+        text = flight.deployment.masks.mask(text)
+        virtual_key = self.call.virtual_key
+        return text if virtual_key is None else virtual_key.mask(text)
 
     def _is_committed(self) -> bool:
         """Whether the caller has been given content."""

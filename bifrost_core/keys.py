@@ -16,7 +16,7 @@ import attrs
 
 from ._errors import ConfigError
 
-__all__ = ["ANY_MODEL", "Key", "Secret"]
+__all__ = ["ANY_MODEL", "Key", "Masks", "Secret"]
 
 ANY_MODEL: Final = "*"
 """The model of an operation that is on no model: ``"provider/*"``."""
@@ -116,6 +116,38 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: send a reference such as env:NAME to the other process")
+
+
+class Masks:
+    """Takes secrets out of texts, in a time that hardly depends on how many secrets there are.
+
+    A secret has eight characters or more. So where there are more secrets than the text has characters, its pieces of
+    eight are looked up among the ends of the secrets, and only those that match are searched for.
+
+    Args:
+        secrets: In the order in which they are masked.
+    """
+
+    __slots__ = ("__by_end", "__secrets")
+
+    def __init__(self, secrets: Iterable[Secret]) -> None:
+        self.__secrets = tuple(secrets)
+        by_end: dict[str, list[int]] = {}
+        for place, secret in enumerate(self.__secrets):
+            by_end.setdefault(secret.reveal()[-_MIN_LENGTH:], []).append(place)
+        self.__by_end = by_end
+
+    def mask(self, text: str) -> str:
+        """``text`` with every occurrence of each of them replaced by its mask."""
+        if len(self.__secrets) <= len(text):
+            for secret in self.__secrets:
+                text = secret.mask(text)
+            return text
+        by_end = self.__by_end
+        pieces = [text[start : start + _MIN_LENGTH] for start in range(len(text) - _MIN_LENGTH + 1)]
+        for place in sorted({place for piece in pieces if piece in by_end for place in by_end[piece]}):
+            text = self.__secrets[place].mask(text)
+        return text
 
 
 def presented(value: str | Secret | None) -> Secret | None:

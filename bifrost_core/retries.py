@@ -276,8 +276,8 @@ class Plan:
         history = self._history
         if history is None:
             return routes
-        left = tuple(route for route in routes if not _is_rejected(history, route))
-        return tuple(route for route in left if _route_name(route) not in history.failed) or left
+        left = _not_rejected(history, routes)
+        return _not_failed(history, left) or left
 
     def may_enter(self, deployment: str) -> bool:
         """Whether ``enter`` would say yes now."""
@@ -492,8 +492,29 @@ def _again_fresh(history: _History, failure: Failure, usable: Sequence[Route]) -
 
 
 def _untried(history: _History, usable: Sequence[Route]) -> tuple[Route, ...]:
+    return _not_rejected(history, _not_failed(history, usable))
+
+
+# Of a thousand routes a few have failed: whatever could be one of them is looked at, the others cost one look each.
+
+
+def _not_failed(history: _History, routes: Sequence[Route]) -> tuple[Route, ...]:
+    failed = history.failed
+    keys = {name[-1] for name in failed}
+    return tuple([route for route in routes if route.key_id not in keys or _route_name(route) not in failed])
+
+
+def _not_rejected(history: _History, routes: Sequence[Route]) -> tuple[Route, ...]:
+    if not history.rejected:
+        return tuple(routes)
+    keys = {name[-1] for name in history.rejected}
+    groups = {name[2] for name in history.rejected}  # and more, which does no harm
     return tuple(
-        route for route in usable if _route_name(route) not in history.failed and not _is_rejected(history, route)
+        [
+            route
+            for route in routes
+            if (route.key_id not in keys and route.quota_group not in groups) or not _is_rejected(history, route)
+        ]
     )
 
 

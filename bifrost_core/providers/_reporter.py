@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bifrost_core.errors import BadRequestError, CallError, StreamBrokenError, UnsupportedParameterError, error_class
-from bifrost_core.keys import Key
+from bifrost_core.keys import Key, Masks
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import ChatResponse
 from bifrost_core.wire import HttpReply
@@ -30,12 +30,12 @@ class Reporter:
         keys: Its keys: their values are masked before a provider's text is cut to size.
     """
 
-    __slots__ = ("_keys", "counts", "provider")
+    __slots__ = ("_masks", "counts", "provider")
 
     def __init__(self, provider: str, keys: Sequence[Key]) -> None:
         self.provider = provider
         self.counts: dict[str, int] = {}
-        self._keys = tuple(keys)
+        self._masks = Masks(key.secret for key in keys if key.secret is not None)
 
     def note(self, what: str, level: int = logging.DEBUG) -> None:
         """Count something that was tolerated; logged the first time. What is beyond 1,000 things counts as one."""
@@ -48,10 +48,7 @@ class Reporter:
 
     def quote(self, text: str, limit: int = 500) -> str:
         """What the provider said, as one line without our keys."""
-        for key in self._keys:
-            if key.secret is not None:
-                text = key.secret.mask(text)
-        return _http.escape(text, limit)
+        return _http.escape(self._masks.mask(text), limit)
 
     # --- before anything is sent
 
