@@ -645,3 +645,40 @@ def test_no_sequence_leaves_a_place_taken_or_lets_anybody_in_early(
 
 def _quota(route: Route) -> tuple[str, ...]:
     return scope_id(route, Scope.QUOTA_GROUP)
+
+
+# of many routes
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), events=st.integers(1, 120))
+def test_what_is_usable_of_many_routes_is_what_is_usable_one_by_one(seed: int, events: int) -> None:
+    rng, clock = random.Random(seed), FakeClock(1000.0)
+    health = Health(clock, random.Random(seed))
+    groups = (None, None, "org", "lab")
+    routes = [
+        Route(provider, model, f"k{key}", quota_group=groups[key % 4])
+        for provider in ("mistral", "openai")
+        for model in ("small", "large")
+        for key in range(8)
+    ]
+    kinds = [kind for kind in Kind if kind not in (Kind.CANCELLED, Kind.DEADLINE_EXCEEDED)]
+    for _ in range(events):
+        ticket = health.begin(rng.choice(routes))
+        clock.advance(rng.choice((0.0, 0.0, 0.5, 6.0)))
+        if rng.random() < 0.2:
+            continue  # still under way, perhaps on a half-open place
+        end_kind = rng.choice([None, *rng.sample(kinds, 3)])
+        health.end(ticket, end_kind, retry_after=rng.choice((None, 3.0)), every_model=rng.random() < 0.3)
+    for ignore in (False, True):
+        rests = [health.opens_in(route, ignore_breakers=ignore) for route in routes]
+        awake = [route for route, rest in zip(routes, rests, strict=True) if rest == 0.0]
+        assert list(health.usable(routes, ignore_breakers=ignore)) == awake
+        assert list(health.usable(routes[:8], ignore_breakers=ignore)) == [each for each in awake if each in routes[:8]]
+        assert health.earliest(routes, ignore_breakers=ignore) == min((rest for rest in rests if rest), default=None)
+    for few in (routes[:1], routes[:4], routes[8:16]):
+        shut = all(health.opens_in(route) > 0.0 for route in few)
+        assert not health.only_rate_limits(few) or shut
+        if shut and {health.reason(route) for route in few} <= {Kind.AUTH}:
+            assert not health.only_rate_limits(few)
+        assert not (health.only_rate_limits(few) and health.only_rejected(few))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bifrost_core import ConfigError, Key, Secret
-from bifrost_core.keys import read_reference
+from bifrost_core.keys import Masks, read_reference
 
 GOOD = "sk-0123456789abcdefghij"
 
@@ -252,3 +252,22 @@ def test_a_reference_that_leads_nowhere_is_refused_without_being_quoted(referenc
     with pytest.raises(ConfigError, match=why) as caught:
         Secret.read(reference)
     assert GOOD not in str(caught.value)
+
+
+@settings(max_examples=200)
+@given(
+    secrets=st.lists(st.text("abc-", min_size=8, max_size=14), max_size=60),
+    pieces=st.lists(st.integers(0, 59) | st.text("abc- é", max_size=12), max_size=8),
+)
+def test_many_secrets_are_masked_as_they_are_one_after_the_other(secrets: list[str], pieces: list[int | str]) -> None:
+    """However many there are beside the length of the text, and though one may be part of another."""
+    kept = [Secret(text) for text in secrets]
+    text = "".join(
+        piece if isinstance(piece, str) else secrets[piece % len(secrets)] if secrets else "" for piece in pieces
+    )
+    expected = text
+    for secret in kept:
+        expected = secret.mask(expected)
+    masked = Masks(kept).mask(text)
+    assert masked == expected
+    assert all(secret not in masked for secret in secrets)

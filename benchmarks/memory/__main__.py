@@ -9,7 +9,7 @@ Against: a Router below 3 MB, a call in flight below 25 KB, no growth over a soa
 failures and cancellations, and every map ends at its bound. Growth is by the million calls: a single small object
 kept of each would be 1,000,000 blocks.
 
-    python -m benchmarks.memory [--calls 20000] [--in-flight 1000] [--routers 10]
+    python -m benchmarks.memory [--calls 12000] [--in-flight 1000] [--routers 10]
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=20_000, help="of the soak (%(default)s); 0: none")
-    parser.add_argument("--in-flight", type=int, default=1_000, help="calls in flight (%(default)s)")
-    parser.add_argument("--routers", type=int, default=10, help="idle ones (%(default)s)")
+    parser.add_argument("--calls", type=int, default=12_000, help="of the soak (%(default)s); 0: left out")
+    parser.add_argument("--in-flight", type=int, default=1_000, help="calls in flight (%(default)s); 0: left out")
+    parser.add_argument("--routers", type=int, default=10, help="idle ones (%(default)s); 0: left out")
     parser.add_argument("--weigh", nargs=3, metavar=("WHAT", "COUNT", "TRACED"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.weigh:
@@ -54,8 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     _say(f"{machine()}\n")
     _say(_once())
-    _say(_table("a Router, KB", routers.KINDS, options.routers, "routers", ROUTER_GOAL))
-    _say(_table("a call in flight, KB", in_flight.KINDS, options.in_flight, "in_flight", CALL_GOAL))
+    if options.routers:
+        _say(_table("a Router, KB", routers.KINDS, options.routers, "routers", ROUTER_GOAL))
+    if options.in_flight:
+        _say(_table("a call in flight, KB", in_flight.KINDS, options.in_flight, "in_flight", CALL_GOAL))
     if options.calls:
         _say(_growth(options.calls))
     _say(_maps())
@@ -106,9 +108,9 @@ def _once() -> str:
 def _table(title: str, kinds: dict[str, str], count: int, prefix: str, goal: float) -> str:
     lines = [f"| {title} | number | in use | resident | goal | |", "|---|---:|---:|---:|---:|---|"]
     for kind, about in kinds.items():
-        number = min(count, _SOCKETS) if kind == "socket" else count
+        number = min(count, _SOCKETS) if kind in {"socket", "client"} else count
         used, held = (_weighed(f"{prefix}:{kind}", number, traced=traced) / 1e3 for traced in (True, False))
-        is_judged = kind != "task"
+        is_judged = kind not in in_flight.UNJUDGED
         bound = f"< {goal / 1e3:.0f}" if is_judged else "-"
         word = _word(used * 1e3 < goal) if is_judged else ""
         lines.append(f"| {about} | {number} | {used:.1f} | {held:.1f} | {bound} | {word} |")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Collection, Sized
 from typing import Any, Final
 
 import attrs
@@ -18,7 +18,7 @@ from bifrost_core.types import Route
 
 from .weighing import in_use
 
-__all__ = ["Full", "weigh"]
+__all__ = ["MAPS", "Full", "weigh"]
 
 
 @attrs.frozen
@@ -88,7 +88,7 @@ def _find(router: Router, number: int) -> None:
     router._deployments.find("mistral", f"model-{number}")
 
 
-_MAPS: Final = (
+MAPS: Final = (
     _Map("deployments (models), of 3 keys each", 10_000, _router, _find, lambda router: router._deployments.live()),
     _Map("names of models", 4_096, _router, _name, lambda router: router._catalog._known),
     _Map(
@@ -117,14 +117,17 @@ _MAPS: Final = (
 )
 
 
-def weigh(share: float = 2.0) -> list[Full]:
-    """Fill each map.
+def weigh(names: Collection[str] = (), *, share: float = 1.1) -> list[Full]:
+    """Fill maps.
 
     Args:
-        share: With so many times as many as it keeps.
+        names: Which; all without any.
+        share: With so many times as many as one keeps.
     """
     rows: list[Full] = []
-    for each in _MAPS:
+    for each in MAPS:
+        if names and each.name not in names:
+            continue
         made = each.make()
         base = in_use()
         offered = int(each.bound * share)

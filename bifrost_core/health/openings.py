@@ -76,26 +76,32 @@ class Closing:
 class Openings:
     """States that are not closed: open or half-open."""
 
-    __slots__ = ("_places",)
+    __slots__ = ("_count", "_places")
 
     def __init__(self) -> None:
         self._places: dict[tuple[str, str | None], dict[ScopeId, ScopeState]] = {}
+        self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
     def __len__(self) -> int:
-        return sum(map(len, self._places.values()))
+        return self._count
 
     def put(self, state: ScopeState) -> None:
         """Take in a state; again for one that is there changes nothing."""
-        self._places.setdefault(_place(state.id), {})[state.id] = state
+        states = self._places.setdefault(_place(state.id), {})
+        self._count += state.id not in states
+        states[state.id] = state
 
     def drop(self, state: ScopeState) -> None:
         """Forget a state, if it is there."""
         place = _place(state.id)
         states = self._places.get(place)
-        if states is not None and states.pop(state.id, None) is not None and not states:
+        if states is None or states.pop(state.id, None) is None:
+            return
+        self._count -= 1
+        if not states:
             del self._places[place]
 
     def of(self, route: Route) -> Sequence[ScopeState]:
