@@ -30,7 +30,7 @@ from .weighing import resident
 __all__ = ["Sample", "slope", "soak"]
 
 _MODELS, _CALLERS = 4, 100
-_WARM_UP: Final = 2_000  # until every caller has been there and what remembers a thousand picks is full
+_WARM_UP: Final = 5_000  # until every caller has been there, and each of four balancers remembers its thousand picks
 _SAMPLES: Final = 12
 
 

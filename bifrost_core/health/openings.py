@@ -6,7 +6,7 @@ a route that nothing speaks of costs one look into a set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -28,6 +28,16 @@ def _place(name: ScopeId) -> tuple[str, str | None]:
     if scope == Scope.DEPLOYMENT or scope == Scope.ROUTE:  # noqa: PLR1714 # a set would hash an enum
         return name[1], name[2]
     return name[1], name[4] if len(name) == 5 else None
+
+
+def _whose(name: ScopeId) -> tuple[str, str | None]:
+    """Key and quota group that a scope is about; the key is ``""`` where it is none's, or a group's."""
+    scope = name[0]
+    if scope == Scope.QUOTA_GROUP:
+        return name[3], name[2]
+    if scope == Scope.KEY or scope == Scope.ROUTE:  # noqa: PLR1714 # as above
+        return name[-1], None
+    return "", None
 
 
 @attrs.frozen
@@ -53,24 +63,6 @@ class Closing:
         group = route.quota_group
         in_group = () if group is None else self.groups.get(group, ())
         return [*self.everywhere, *self.keys.get(route.key_id, ()), *in_group]
-
-    def awake(self, routes: Sequence[Route], now: float, *, ignore_breakers: bool) -> Sequence[Route]:
-        """Those of ``routes`` that are usable; ``routes`` itself when all are."""
-
-        def rest(states: Iterable[ScopeState]) -> bool:
-            return any(state.rest(now, ignore_breakers=ignore_breakers) > 0.0 for state in states)
-
-        if rest(self.everywhere):
-            return []
-        keys = {key for key, states in self.keys.items() if rest(states)}
-        groups = {group for group, states in self.groups.items() if rest(states)}
-        if groups:
-            left = [route for route in routes if route.key_id not in keys and route.quota_group not in groups]
-        elif keys:
-            left = [route for route in routes if route.key_id not in keys]
-        else:
-            return routes
-        return routes if len(left) == len(routes) else left
 
 
 class Openings:
@@ -120,6 +112,32 @@ class Openings:
             if state is not None:
                 yield state
 
+    def awake(self, routes: Sequence[Route], now: float, *, ignore_breakers: bool) -> Sequence[Route]:
+        """Those of one deployment's ``routes`` that are usable; ``routes`` itself when all are.
+
+        One look at each state that concerns the deployment, and then one at each route.
+        """
+        keys: set[str] = set()
+        groups: set[str] = set()
+        for states in self._around(routes[0]):
+            for name, state in states.items():
+                if state.rest(now, ignore_breakers=ignore_breakers) <= 0.0:
+                    continue
+                key, group = _whose(name)
+                if key:
+                    keys.add(key)
+                elif group is not None:
+                    groups.add(group)
+                else:
+                    return []
+        if groups:
+            left = [route for route in routes if route.key_id not in keys and route.quota_group not in groups]
+        elif keys:
+            left = [route for route in routes if route.key_id not in keys]
+        else:
+            return routes
+        return routes if len(left) == len(routes) else left
+
     def closing(self, route: RouteRef) -> Closing | None:
         """What is not closed of the route's deployment, for all its routes; None: nothing."""
         anywhere, here = self._around(route)
@@ -128,12 +146,11 @@ class Openings:
         closing = Closing([], {}, {})
         for states in (anywhere, here):
             for name, state in states.items():
-                scope = name[0]
-                if scope == Scope.QUOTA_GROUP:
-                    where, who = (closing.keys, name[3]) if name[3] else (closing.groups, name[2])
-                    where.setdefault(who, []).append(state)
-                elif scope == Scope.KEY or scope == Scope.ROUTE:  # noqa: PLR1714 # as above
-                    closing.keys.setdefault(name[-1], []).append(state)
+                key, group = _whose(name)
+                if key:
+                    closing.keys.setdefault(key, []).append(state)
+                elif group is not None:
+                    closing.groups.setdefault(group, []).append(state)
                 else:
                     closing.everywhere.append(state)
         return closing

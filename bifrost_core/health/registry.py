@@ -65,8 +65,7 @@ class Health:
             return routes
         now = self._clock()
         if _deployment_of(routes[0]) == _deployment_of(routes[-1]):
-            closing = self._open.closing(routes[0])
-            return routes if closing is None else closing.awake(routes, now, ignore_breakers=ignore_breakers)
+            return self._open.awake(routes, now, ignore_breakers=ignore_breakers)
         awake: list[Route] = []
         for _, group in groupby(routes, _deployment_of):
             awake += self.usable(tuple(group), ignore_breakers=ignore_breakers)
