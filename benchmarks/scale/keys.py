@@ -67,6 +67,7 @@ async def _opened(stack: AsyncExitStack, situation: str, keys: int) -> tuple[Cal
         with suppress(BadRequestError):
             await router.chat(_MODEL, MESSAGES, **more)
 
+    gc.collect()
     begun = time.process_time()
     await call()
     first = time.process_time() - begun
