@@ -67,6 +67,7 @@ class StreamRun(Run):
         "_filters",
         "_handover",
         "_held",
+        "_is_out",
         "_pieces",
         "_reading",
         "_said",
