@@ -21,11 +21,11 @@ __all__ = ["KINDS", "weigh"]
 
 KINDS: Final = {
     "built": "an idle Router of 10 keys, with its real engine",
-    "used": "the same after 100 calls and streams (no network)",
-    "plugins": "the same with five plugins, after 100 calls and streams",
+    "used": "the same after 50 calls and streams (no network)",
+    "plugins": "the same with five plugins, after 50 calls and streams",
 }
 _KEYS: Final = 10
-_CALLS: Final = 100
+_CALLS: Final = 50
 
 
 def _forget(event: object) -> None:
