@@ -9,7 +9,7 @@ Against: a Router below 3 MB, a call in flight below 25 KB, no growth over a soa
 failures and cancellations, and every map ends at its bound. Growth is by the million calls: a single small object
 kept of each would be 1,000,000 blocks.
 
-    python -m benchmarks.memory [--calls 10000] [--in-flight 500] [--routers 6]
+    python -m benchmarks.memory [--calls 8000] [--in-flight 500] [--routers 6]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--calls", type=int, default=10_000, help="of the soak (%(default)s); 0: left out")
+    parser.add_argument("--calls", type=int, default=8_000, help="of the soak (%(default)s); 0: left out")
     parser.add_argument("--in-flight", type=int, default=500, help="calls in flight (%(default)s); 0: left out")
     parser.add_argument("--routers", type=int, default=6, help="idle ones (%(default)s); 0: left out")
     parser.add_argument("--weigh", nargs=3, metavar=("WHAT", "COUNT", "TRACED"), help=argparse.SUPPRESS)

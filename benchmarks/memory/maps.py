@@ -117,7 +117,7 @@ MAPS: Final = (
 )
 
 
-def weigh(names: Collection[str] = (), *, share: float = 1.1) -> list[Full]:
+def weigh(names: Collection[str] = (), *, share: float = 1.02) -> list[Full]:
     """Fill maps.
 
     Args:

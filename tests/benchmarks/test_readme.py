@@ -10,7 +10,7 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "benchmarks" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-PROGRAMS = ("balancing", "overhead", "hooks", "plugins", "faults", "governance")
+PROGRAMS = ("balancing", "overhead", "hooks", "plugins", "faults", "governance", "memory", "scale")
 
 
 def section(name: str) -> str:
