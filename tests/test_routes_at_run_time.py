@@ -16,6 +16,7 @@ from bifrost_core import (
     NoKeyAvailableError,
     RetryPolicy,
     RoundRobin,
+    Route,
     Router,
     RouteRef,
     SyncRouter,
@@ -160,3 +161,24 @@ async def test_a_key_whose_quota_is_used_up_is_spared_and_health_says_so() -> No
     assert (rows["tight"].state, rows["tight"].reason) == ("closed", "rate_limited")
     assert 0 < rows["tight"].until <= 60
     assert (rows["wide"].state, rows["wide"].reason, rows["wide"].until) == ("closed", None, 0)
+
+
+async def test_a_first_call_makes_each_route_once_and_so_does_each_key_that_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half a million, one list for each key, made the first call with a thousand keys take most of a second."""
+    made: list[str] = []
+
+    def counted(provider: str, model: str, key_id: str, *more: Any) -> Route:
+        made.append(key_id)
+        return Route(provider, model, key_id, *more)
+
+    monkeypatch.setattr("bifrost_core.deployments.Route", counted)
+    async with Router([Simulated([SimulatedKey(f"k{number}") for number in range(60)])], clock=FakeClock()) as router:
+        await router.chat(MODEL, "hi")
+        assert made == [f"k{number}" for number in range(60)]
+        await router.chat(MODEL, "hi")
+        assert len(made) == 60
+        router.remove_key("simulated", "k7")
+        assert "k7" not in made[60:]
+        assert len(made[60:]) == 59
