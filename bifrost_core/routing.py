@@ -33,7 +33,7 @@ __all__ = ["Routing"]
 class Routing(Flights):
     """Takes one call over its chain of deployments until one answers."""
 
-    __slots__ = ("_left_out", "_passed_over", "_ways")
+    __slots__ = ("_left_out", "_outgrown", "_passed_over", "_ways")
 
     def __init__(self, machinery: Machinery, call: Call, timeout: Timeout) -> None:
         super().__init__(machinery, call, timeout)
