@@ -66,7 +66,7 @@ ENVIRONMENTS: Final = (
             "langchain-mistralai": ("test_langchain_mistralai.py",),
             "langchain-openai": ("test_langchain_openai.py",),
             "mistralai": ("test_mistralai.py",),
-            "openai": ("test_openai.py",),
+            "openai": ("test_openai.py", "test_openai_native.py"),
             "pydantic-ai-slim": ("test_pydantic_ai.py",),
             "bifrost-core": (_README,),
         },
