@@ -9,39 +9,24 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from bifrost_core.blocks import Block
-from bifrost_core.errors import CallError
-from bifrost_core.kinds import Kind
-from bifrost_core.response_events import responses_of
-from bifrost_core.responses import ChatResponse, ResponsesResponse
+from bifrost_core.responses import ChatResponse
 from bifrost_core.types import Chunk, JsonObject, Request, ToolCall, Usage
 
 from ._anthropic_answers import chat_of, read_finish_reason, read_usage
 from ._chat import MalformedError, read_arguments
-from ._json import JsonError, decode
-from ._opening import Opening
+from ._events import EventDecoder, most_events
 from ._reporter import Reporter
-from ._sse import MAX_TOTAL, SseParser
+from ._responses import ResponsesStreamDecoder
 
-__all__ = ["MessageStreamDecoder", "ResponsesStreamDecoder"]
+__all__ = ["MessageStreamDecoder", "responses_decoder"]
 
 _MAX_BLOCKS: Final = 10_000
 
 
-def _most_events(request: Request) -> int | None:
-    """How many events an answer may have at most, by the output limit that was asked for; None without one."""
-    body = request.body
-    limit = body.get("max_tokens")
-    if limit is None:
-        limit = body.get("max_completion_tokens")
-    if type(limit) is not int or limit < 0 or body.get("extra_body"):  # which may say otherwise
-        return None
-    return 2 * limit + 256
-
-
-class MessageStreamDecoder:
+class MessageStreamDecoder(EventDecoder[ChatResponse]):
     """Decodes one streamed message (``StreamDecoder``): every event becomes a chunk, whether it says something or not.
 
     A call is on the chunk of the event that ends its block. Usage is on the event that begins the message and on
@@ -52,69 +37,16 @@ class MessageStreamDecoder:
         error: What is wrong with the stream, once something is.
     """
 
-    __slots__ = (
-        "_blocks",
-        "_delivered",
-        "_events",
-        "_head",
-        "_max_events",
-        "_opening",
-        "_reporter",
-        "_request",
-        "_sse",
-        "_usage",
-        "done",
-        "error",
-    )
+    text_errors: ClassVar[bool] = True
+
+    __slots__ = ("_blocks", "_delivered", "_head", "_usage")
 
     def __init__(self, request: Request, reporter: Reporter) -> None:
-        self.done = False
-        self.error: CallError | None = None
-        self._request = request
-        self._reporter = reporter
-        self._sse = SseParser()
-        self._opening = Opening()
+        super().__init__(request, reporter, most=most_events(request))
         self._head: JsonObject | None = None  # the message without its blocks
         self._usage: JsonObject | None = None
         self._blocks: dict[int, Block] = {}
         self._delivered = False
-        self._events = 0
-        self._max_events = _most_events(request)
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Take the next bytes; return the chunks that they complete."""
-        chunks: list[Chunk] = []
-        if self.done or self.error is not None:
-            return chunks
-        if not self._opening.is_events:
-            data = self._opening.look(data)
-            if self._opening.is_json:
-                return self._plain(data)
-            if self._opening.is_html:
-                self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-            if not self._opening.is_events:
-                return chunks
-        for name, payload in self._sse.feed(data):
-            self._event(name, payload, chunks)
-            if self.done or self.error is not None:
-                return chunks
-        if self._sse.overflow:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has {self._sse.overflow}")
-        return chunks
-
-    def finish(self) -> ChatResponse:
-        """The assembled answer, after the last byte.
-
-        Raises:
-            CallError: The stream was cut short (``StreamBrokenError``), or ``error``.
-        """
-        if self.error is None and not self.done:
-            self._last_words()
-        if self.error is None and not self._is_complete():
-            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        if self.error is not None:
-            raise self.error
-        return self._assemble()
 
     def partial(self) -> ChatResponse | None:
         """What has arrived so far, assembled; None when nothing has."""
@@ -122,34 +54,18 @@ class MessageStreamDecoder:
 
     # --- events
 
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        self._events += 1
-        if self._max_events is not None and self._events > self._max_events:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {self._max_events} events")
-            return
-        problem = ""
-        try:
-            event = decode(payload)
-            if not isinstance(event, dict):
-                problem = "an event that is no object"
-            elif name == b"error" or event.get("type") == "error":
-                self.error = self._reporter.stream_error(event, self.partial(), model=self._request.model)
-            else:
-                chunks.append(self._take(event))
-        except JsonError as exc:
-            if name == b"error":
-                self.error = self._reporter.stream_error(
-                    {"message": payload[:4096].decode("utf-8", "replace")}, self.partial(), model=self._request.model
-                )
-            else:
-                problem = f"an event that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an event that can not be used: {exc}"
-        if problem:
-            self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
+    def _take_mark(self) -> bool:
+        return False  # message_stop is the mark; and behind that nothing is read
 
-    def _take(self, event: JsonObject) -> Chunk:
-        match event.get("type"):
+    def _take(self, name: bytes, event: JsonObject, chunks: list[Chunk]) -> None:
+        kind = event.get("type")
+        if name == b"error" or kind == "error":
+            self._fail(event)
+        else:
+            chunks.append(self._chunk(kind, event))
+
+    def _chunk(self, kind: Any, event: JsonObject) -> Chunk:
+        match kind:
             case "content_block_delta":
                 chunk = self._take_delta(event)
             case "message_start":
@@ -253,38 +169,15 @@ class MessageStreamDecoder:
         self._usage = usage if self._usage is None else {**self._usage, **told}
         return read_usage(self._usage, self._reporter)
 
-    # --- a plain answer to a stream request
+    # --- the ends
 
-    def _plain(self, data: bytes) -> list[Chunk]:
-        whole = self._opening.collect(data)
-        if whole is None:
-            if self._opening.is_too_large:
-                self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
-            return []
-        problem = ""
-        chunk: Chunk | None = None
-        try:
-            answer = decode(whole)
-            if not isinstance(answer, dict):
-                problem = "a JSON answer that is no object"
-            elif answer.get("type") == "error" or answer.get("error"):
-                self.error = self._reporter.stream_error(answer, None, model=self._request.model)
-            else:
-                chunk = self._take_whole(answer)
-        except JsonError as exc:
-            problem = f"a JSON answer that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an answer that can not be used: {exc}"
-        if problem:
-            self._break(Kind.BAD_RESPONSE, f"holds {problem}")
-        if chunk is None or self.error is not None:
-            return []
-        self.done = True
-        if not self._is_complete():
-            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        return [chunk]
+    def _take_whole(self, answer: JsonObject, chunks: list[Chunk]) -> None:
+        if answer.get("type") == "error" or answer.get("error"):
+            self._fail(answer)
+        else:
+            chunks.append(self._chunk_of_whole(answer))
 
-    def _take_whole(self, message: JsonObject) -> Chunk:
+    def _chunk_of_whole(self, message: JsonObject) -> Chunk:
         response = chat_of(message, self._request, self._reporter)
         self._head = {name: value for name, value in message.items() if name != "content"}
         self._usage = message.get("usage")
@@ -300,30 +193,18 @@ class MessageStreamDecoder:
             raw=message,
         )
 
-    # --- the end
+    def _take_last(self, name: bytes, event: JsonObject) -> None:  # noqa: ARG002 # the type is in it as well
+        kind = event.get("type")
+        if kind in ("message_delta", "message_stop"):
+            self._chunk(kind, event)
 
-    def _last_words(self) -> None:
-        """An event that lacks its empty line at the end counts when it only says how the answer ended."""
-        if self._opening.is_json:
-            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
-            return
-        pending = self._sse.flush()
-        if pending is None:
-            return
-        try:
-            event = decode(pending[1])
-            if isinstance(event, dict) and event.get("type") in ("message_delta", "message_stop"):
-                self._take(event)
-        except (JsonError, MalformedError):
-            return
+    def _answer(self) -> ChatResponse | None:
+        return self._assemble() if self._is_complete() else None
 
     def _is_complete(self) -> bool:
         """The message has said why it ended, and every block has."""
         ended = self._head is not None and self._head.get("stop_reason") is not None
         return ended and all(block.is_over for block in self._blocks.values())
-
-    def _break(self, kind: Kind, why: str) -> None:
-        self.error = self._reporter.broken(kind, why, self.partial())
 
     def _assemble(self) -> ChatResponse:
         head = self._head or {}
@@ -346,35 +227,6 @@ class MessageStreamDecoder:
         return chat_of(raw, self._request, self._reporter, arguments=arguments)
 
 
-class ResponsesStreamDecoder:
-    """Decodes a streamed message (``StreamDecoder``); the chunks are the message's, the whole is a Responses answer.
-
-    Attributes:
-        done: The terminal event has been read.
-        error: What is wrong with the stream, once something is.
-    """
-
-    __slots__ = ("_chat", "done", "error")
-
-    def __init__(self, request: Request, reporter: Reporter) -> None:
-        self.done = False
-        self.error: CallError | None = None
-        self._chat = MessageStreamDecoder(request, reporter)
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Take the next bytes; return the chunks that they complete."""
-        chunks = self._chat.feed(data)
-        self.done, self.error = self._chat.done, self._chat.error
-        return chunks
-
-    def finish(self) -> ResponsesResponse:
-        """The assembled answer, after the last byte.
-
-        Raises:
-            StreamBrokenError: The stream was cut short, or ``error``.
-        """
-        return responses_of(self._chat.finish())
-
-    def partial(self) -> ChatResponse | None:
-        """What has arrived so far, as chat; None when nothing has."""
-        return self._chat.partial()
+def responses_decoder(request: Request, reporter: Reporter) -> ResponsesStreamDecoder:
+    """Decodes a streamed message as a Responses answer."""
+    return ResponsesStreamDecoder(MessageStreamDecoder(request, reporter))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 # (wire JSON: its members are untyped until this module has read them)
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from bifrost_core.errors import CallError
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import ChatResponse
 from bifrost_core.types import Choice, Chunk, JsonObject, Request, ToolCall, Usage
@@ -26,10 +25,9 @@ from ._chat import (
     real_id,
     response_parser,
 )
+from ._events import EventDecoder, most_events
 from ._json import JsonError, decode
-from ._opening import Opening
 from ._reporter import Reporter
-from ._sse import MAX_TOTAL, SseParser
 
 __all__ = ["ChatStreamDecoder"]
 
@@ -171,20 +169,13 @@ def _joined(thinking: list[Any]) -> list[Any]:
     return whole
 
 
-def _expected(request: Request) -> tuple[int, int | None]:
-    """How many choices were asked for, and how many events an answer may have at most."""
-    body = request.body
-    n = body.get("n")
-    n = n if type(n) is int and n >= 1 else 1
-    limit = body.get("max_tokens")
-    if limit is None:
-        limit = body.get("max_completion_tokens")
-    if type(limit) is not int or limit < 0 or body.get("extra_body"):  # which may say otherwise
-        return n, None
-    return n, 2 * limit * n + 256
+def _expected(request: Request) -> int:
+    """How many choices were asked for."""
+    n = request.body.get("n")
+    return n if type(n) is int and n >= 1 else 1
 
 
-class ChatStreamDecoder:
+class ChatStreamDecoder(EventDecoder[ChatResponse]):
     """Decodes one streamed chat answer (``StreamDecoder``).
 
     Attributes:
@@ -192,72 +183,18 @@ class ChatStreamDecoder:
         error: What is wrong with the stream, once something is.
     """
 
-    __slots__ = (
-        "_choices",
-        "_delivered",
-        "_events",
-        "_expected",
-        "_head",
-        "_max_events",
-        "_model",
-        "_opening",
-        "_reporter",
-        "_request",
-        "_sse",
-        "_usage",
-        "done",
-        "error",
-    )
+    text_errors: ClassVar[bool] = True
+
+    __slots__ = ("_choices", "_delivered", "_expected", "_head", "_model", "_usage")
 
     def __init__(self, request: Request, reporter: Reporter) -> None:
-        self.done = False
-        self.error: CallError | None = None
-        self._request = request
-        self._reporter = reporter
-        self._sse = SseParser()
-        self._opening = Opening()
+        self._expected = _expected(request)
+        super().__init__(request, reporter, most=most_events(request, self._expected))
         self._head: JsonObject | None = None
         self._model: str | None = None
         self._choices: dict[int, _Choice] = {}
         self._usage: Any = None
         self._delivered = False
-        self._events = 0
-        self._expected, self._max_events = _expected(request)
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Take the next bytes; return the chunks that they complete."""
-        chunks: list[Chunk] = []
-        if self.done or self.error is not None:
-            return chunks
-        if not self._opening.is_events:
-            data = self._opening.look(data)
-            if self._opening.is_json:
-                return self._plain(data)
-            if self._opening.is_html:
-                self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-            if not self._opening.is_events:
-                return chunks
-        for name, payload in self._sse.feed(data):
-            self._event(name, payload, chunks)
-            if self.done or self.error is not None:
-                return chunks
-        if self._sse.overflow:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has {self._sse.overflow}")
-        return chunks
-
-    def finish(self) -> ChatResponse:
-        """The assembled answer, after the last byte.
-
-        Raises:
-            CallError: The stream was cut short (``StreamBrokenError``), or ``error``.
-        """
-        if self.error is None and not self.done:
-            self._last_words()
-        if self.error is None and not self._is_complete():
-            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        if self.error is not None:
-            raise self.error
-        return self._assemble()
 
     def partial(self) -> ChatResponse | None:
         """What has arrived so far, assembled; None when nothing has."""
@@ -265,36 +202,11 @@ class ChatStreamDecoder:
 
     # --- events
 
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        if payload[:6] == b"[DONE]":
-            self.done = True
-            if not self._is_complete(terminated=True):
-                self._break(Kind.STREAM_TRUNCATED, "said that it is done before its answer was")
-            return
-        self._events += 1
-        if self._max_events is not None and self._events > self._max_events:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {self._max_events} events")
-            return
-        problem = ""
-        try:
-            event = decode(payload)
-            if not isinstance(event, dict):
-                problem = "an event that is no object"
-            elif self._is_error(name, event):
-                self.error = self._reporter.stream_error(event, self.partial(), model=self._request.model)
-            else:
-                self._take(event, chunks)
-        except JsonError as exc:
-            if name == b"error":
-                self.error = self._reporter.stream_error(
-                    {"message": payload[:4096].decode("utf-8", "replace")}, self.partial(), model=self._request.model
-                )
-            else:
-                problem = f"an event that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an event that can not be used: {exc}"
-        if problem:
-            self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
+    def _take_mark(self) -> bool:
+        self.done = True
+        if not self._is_complete():
+            self._break(Kind.STREAM_TRUNCATED, "said that it is done before its answer was")
+        return True
 
     def _is_error(self, name: bytes, event: JsonObject) -> bool:
         if type(event.get("choices")) is list and not event.get("error") and name != b"error":
@@ -304,13 +216,16 @@ class ChatStreamDecoder:
         named = event.get("object")
         return event.get("choices") is None and not (isinstance(named, str) and named in _CHUNK_OBJECTS)
 
-    def _take(self, event: JsonObject, chunks: list[Chunk]) -> None:
+    def _take(self, name: bytes, event: JsonObject, chunks: list[Chunk]) -> None:
+        if self._is_error(name, event):
+            self._fail(event)
+            return
         raw_choices = event.get("choices")
         if self._head is None:
             self._head = event
         elif len(event) > 6:  # rarely more than its fixed members; what is new is kept for `raw`
-            for name in event.keys() - self._head.keys():
-                self._head = self._head | {name: event[name]}
+            for member in event.keys() - self._head.keys():
+                self._head = self._head | {member: event[member]}
         if self._model is None and isinstance(model := event.get("model"), str):
             self._model = model
         raw_usage = event.get("usage")
@@ -441,66 +356,31 @@ class ChatStreamDecoder:
             call.id = call_id(f"{(self._head or {}).get('id')}/{choice.index}/{place}")
         return ToolCall(call.id, call.name, "".join(call.arguments))
 
-    # --- a plain answer to a stream request
+    # --- the ends
 
-    def _plain(self, data: bytes) -> list[Chunk]:
-        whole = self._opening.collect(data)
-        if whole is None:
-            if self._opening.is_too_large:
-                self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
-            return []
-        chunks: list[Chunk] = []
-        problem = ""
-        try:
-            answer = decode(whole)
-            if not isinstance(answer, dict):
-                problem = "a JSON answer that is no object"
-            elif self._is_error(b"", answer):
-                self.error = self._reporter.stream_error(answer, None, model=self._request.model)
-            elif not answer.get("choices"):
-                problem = "an answer without choices"
-            else:
-                self._take(answer, chunks)
-        except JsonError as exc:
-            problem = f"a JSON answer that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an answer that can not be used: {exc}"
-        if problem:
-            self._break(Kind.BAD_RESPONSE, f"holds {problem}")
-        elif self.error is None:
-            self.done = True
-            if not self._is_complete(terminated=True):
-                self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        return chunks
+    def _take_whole(self, answer: JsonObject, chunks: list[Chunk]) -> None:
+        if answer.get("choices") or self._is_error(b"", answer):
+            self._take(b"", answer, chunks)
+        else:
+            self._break(Kind.BAD_RESPONSE, "holds an answer without choices")
 
-    # --- the end
+    def _take_last(self, name: bytes, event: JsonObject) -> None:
+        choices = event.get("choices")
+        if (
+            isinstance(choices, list)
+            and not any(_says_something(choice) for choice in choices)
+            and not self._is_error(name, event)
+        ):
+            self._take(name, event, [])
 
-    def _last_words(self) -> None:
-        """An event that lacks its empty line at the end counts when it only says how the answer ended."""
-        if self._opening.is_json:
-            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
-            return
-        pending = self._sse.flush()
-        if pending is None or pending[1][:6] == b"[DONE]":
-            return
-        try:
-            event = decode(pending[1])
-            if not isinstance(event, dict) or self._is_error(pending[0], event):
-                return
-            choices = event.get("choices")
-            if isinstance(choices, list) and not any(_says_something(choice) for choice in choices):
-                self._take(event, [])
-        except (JsonError, MalformedError):
-            return
+    def _answer(self) -> ChatResponse | None:
+        return self._assemble() if self._is_complete() else None
 
-    def _is_complete(self, *, terminated: bool = False) -> bool:
+    def _is_complete(self) -> bool:
         """Every choice has said why it ended; without a terminal event, as many as were asked for."""
         if not self._choices or any(choice.finish_reason is None for choice in self._choices.values()):
             return False
-        return terminated or self.done or len(self._choices) >= self._expected
-
-    def _break(self, kind: Kind, why: str) -> None:
-        self.error = self._reporter.broken(kind, why, self.partial())
+        return self.done or len(self._choices) >= self._expected
 
     def _assemble(self) -> ChatResponse:
         choices: list[Choice] = []

@@ -37,7 +37,7 @@ from ._openai_texts import (
     write_openai_embeddings,
     write_openai_moderation,
 )
-from ._responses import ResponsesStreamDecoder, read_responses
+from ._responses import read_responses, responses_decoder
 
 __all__ = ["COMPATIBLE", "OPENAI", "WITHOUT_USAGE"]
 
@@ -65,7 +65,7 @@ OPENAI: Final[Mapping[Operation, Codec]] = MappingProxyType(
 COMPATIBLE: Final[Mapping[Operation, Codec]] = MappingProxyType(
     {
         Operation.CHAT: Codec(_CHAT, write_open_chat, read_chat, ChatStreamDecoder),
-        Operation.RESPONSES: Codec(_CHAT, write_open_responses, read_responses, ResponsesStreamDecoder),
+        Operation.RESPONSES: Codec(_CHAT, write_open_responses, read_responses, responses_decoder),
         Operation.EMBEDDINGS: Codec("/v1/embeddings", write_open_embeddings, read_embeddings),
         Operation.TRANSCRIPTION: Codec(
             "/v1/audio/transcriptions",
@@ -87,7 +87,7 @@ WITHOUT_USAGE: Final[Mapping[Operation, Codec]] = MappingProxyType(
             _CHAT, functools.partial(write_open_chat, stream_usage=False), read_chat, ChatStreamDecoder
         ),
         Operation.RESPONSES: Codec(
-            _CHAT, functools.partial(write_open_responses, stream_usage=False), read_responses, ResponsesStreamDecoder
+            _CHAT, functools.partial(write_open_responses, stream_usage=False), read_responses, responses_decoder
         ),
     }
 )

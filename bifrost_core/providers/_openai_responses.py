@@ -13,8 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bifrost_core.errors import CallError, ConfigError
-from bifrost_core.kinds import Kind
+from bifrost_core.errors import ConfigError
 from bifrost_core.responses import ChatResponse, ResponsesResponse
 from bifrost_core.structured import response_format_of
 from bifrost_core.tools import flat_tools_of
@@ -23,13 +22,11 @@ from bifrost_core.wire import HttpReply
 
 from ._adapter import Payload
 from ._chat import MalformedError, read_object
-from ._json import JsonError, decode
+from ._events import EventDecoder, event_type
 from ._members import Writer, model_name, stream_flag, write_members
 from ._openai_chat import tool_choice
-from ._opening import Opening
 from ._reporter import Reporter
 from ._responses import OTHERWISE
-from ._sse import MAX_TOTAL, SseParser
 
 __all__ = ["NativeResponsesDecoder", "read_native_responses", "read_token_usage", "write_native_responses"]
 
@@ -230,7 +227,7 @@ _REASONING: Final = frozenset({"response.reasoning_summary_text.delta", "respons
 _ENDS: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
-class NativeResponsesDecoder:
+class NativeResponsesDecoder(EventDecoder[ResponsesResponse]):
     """Decodes one streamed response (``StreamDecoder``): a chunk per event, ``raw`` the event as it came.
 
     Text is on ``response.output_text.delta`` and ``response.refusal.delta``, reasoning on its own deltas, a tool
@@ -241,29 +238,10 @@ class NativeResponsesDecoder:
         error: What is wrong with the stream, once something is.
     """
 
-    __slots__ = (
-        "_calls",
-        "_items",
-        "_model",
-        "_opening",
-        "_out",
-        "_reporter",
-        "_request",
-        "_response",
-        "_sse",
-        "_texts",
-        "_thoughts",
-        "done",
-        "error",
-    )
+    __slots__ = ("_calls", "_items", "_model", "_out", "_response", "_texts", "_thoughts")
 
     def __init__(self, request: Request, reporter: Reporter) -> None:
-        self.done = False
-        self.error: CallError | None = None
-        self._request = request
-        self._reporter = reporter
-        self._opening = Opening()
-        self._sse = SseParser(max_event=_MAX_EVENT)
+        super().__init__(request, reporter, max_event=_MAX_EVENT)
         self._items: dict[Any, JsonObject] = {}  # calls that have begun, by their place in the output
         self._out: set[Any] = set()  # places of those that have been handed on
         self._calls: list[ToolCall] = []
@@ -271,39 +249,6 @@ class NativeResponsesDecoder:
         self._thoughts: list[str] = []
         self._model: str | None = None
         self._response: ResponsesResponse | None = None
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Take the next bytes; return the chunks that they complete."""
-        chunks: list[Chunk] = []
-        if self.done or self.error is not None:
-            return chunks
-        data = self._opening.look(data)
-        if self._opening.is_json:
-            self._plain(data, chunks)
-        elif self._opening.is_html:
-            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-        elif self._opening.is_events:
-            for name, payload in self._sse.feed(data):
-                self._event(name, payload, chunks)
-                if self.done or self.error is not None:
-                    return chunks
-            if self._sse.overflow:
-                self._break(Kind.RESPONSE_TOO_LARGE, f"has {self._sse.overflow}")
-        return chunks
-
-    def finish(self) -> ResponsesResponse:
-        """The whole answer, after the last byte.
-
-        Raises:
-            CallError: The stream was cut short (``StreamBrokenError``), or ``error``.
-        """
-        if self.error is None and not self.done:
-            self._last_words()
-        if self.error is None and self._response is None:
-            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        if self.error is not None or self._response is None:
-            raise self.error or self._reporter.broken(Kind.STREAM_TRUNCATED, "has no answer", None)
-        return self._response
 
     def partial(self) -> ChatResponse | None:
         """What has arrived so far, as chat; None when nothing has."""
@@ -321,26 +266,8 @@ class NativeResponsesDecoder:
 
     # --- events
 
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        if payload[:6] == b"[DONE]":  # OpenAI sends none; a proxy may
-            return
-        problem = ""
-        try:
-            event = decode(payload)
-            if not isinstance(event, dict):
-                problem = "an event that is no object"
-            else:
-                kind = event.get("type")
-                kind = kind if isinstance(kind, str) else name.decode("utf-8", "replace")
-                self._take(kind, event, chunks)
-        except JsonError as exc:
-            problem = f"an event that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an event that can not be used: {exc}"
-        if problem:
-            self._break(Kind.STREAM_MALFORMED, f"holds {problem}")
-
-    def _take(self, kind: str, event: JsonObject, chunks: list[Chunk]) -> None:
+    def _take(self, name: bytes, event: JsonObject, chunks: list[Chunk]) -> None:
+        kind = event_type(name, event)
         response = event.get("response")
         if kind in _TERMINAL:
             if not isinstance(response, dict):
@@ -405,53 +332,24 @@ class NativeResponsesDecoder:
             reason = _ENDS.get(whole.incomplete_reason or "", whole.incomplete_reason or "length")
         return Chunk(finish_reason=reason, usage=whole.usage, raw=event)
 
-    def _fail(self, problem: JsonObject) -> None:
-        self.error = self._reporter.stream_error(problem, self.partial(), model=self._request.model)
-
     # --- the ends
 
-    def _plain(self, data: bytes, chunks: list[Chunk]) -> None:
-        """A whole answer to a request for a stream: told as its last event."""
-        whole = self._opening.collect(data)
-        if whole is None:
-            if self._opening.is_too_large:
-                self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
+    def _take_whole(self, answer: JsonObject, chunks: list[Chunk]) -> None:
+        """Told as its last event."""
+        if answer.get("error") or not isinstance(answer.get("output"), list):
+            self._fail(answer)
             return
-        problem = ""
-        try:
-            answer = decode(whole)
-            if not isinstance(answer, dict):
-                problem = "a JSON answer that is no object"
-            elif answer.get("error") or not isinstance(answer.get("output"), list):
-                self._fail(answer)
-            else:
-                made = _response_of(answer, self._request, self._reporter)
-                self._texts = [made.output_text] if made.output_text else []
-                self._calls = list(made.tool_calls)
-                end = self._end(answer, {"type": f"response.{made.status}", "sequence_number": 0, "response": answer})
-                said = Chunk(text=made.output_text, reasoning=made.reasoning, tool_calls=made.tool_calls)
-                chunks += [said, end] if said.has_content else [end]
-        except JsonError as exc:
-            problem = f"a JSON answer that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an answer that can not be used: {exc}"
-        if problem:
-            self._break(Kind.BAD_RESPONSE, f"holds {problem}")
+        made = _response_of(answer, self._request, self._reporter)
+        self._texts = [made.output_text] if made.output_text else []
+        self._calls = list(made.tool_calls)
+        end = self._end(answer, {"type": f"response.{made.status}", "sequence_number": 0, "response": answer})
+        said = Chunk(text=made.output_text, reasoning=made.reasoning, tool_calls=made.tool_calls)
+        chunks += [said, end] if said.has_content else [end]
 
-    def _last_words(self) -> None:
-        """The last event counts without its empty line: it is whole JSON, and says itself that it is the last."""
-        if self._opening.is_json:
-            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
-            return
-        pending = self._sse.flush()
-        if pending is None:
-            return
-        try:
-            event = decode(pending[1])
-            if isinstance(event, dict) and event.get("type") in _TERMINAL and isinstance(event.get("response"), dict):
-                self._end(event["response"], event)
-        except (JsonError, MalformedError):
-            return
+    def _take_last(self, name: bytes, event: JsonObject) -> None:  # noqa: ARG002 # only its type says what it is
+        """It is whole JSON, and says itself that it is the last."""
+        if event.get("type") in _TERMINAL and isinstance(event.get("response"), dict):
+            self._end(event["response"], event)
 
-    def _break(self, kind: Kind, why: str) -> None:
-        self.error = self._reporter.broken(kind, why, self.partial())
+    def _answer(self) -> ResponsesResponse | None:
+        return self._response

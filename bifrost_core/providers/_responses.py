@@ -27,10 +27,11 @@ from bifrost_core.wire import HttpReply
 
 from ._chat import read_chat
 from ._chat_stream import ChatStreamDecoder
+from ._events import EventDecoder
 from ._reporter import Reporter
 from ._responses_input import is_list, read_input
 
-__all__ = ["OTHERWISE", "ResponsesStreamDecoder", "chat_request", "read_responses"]
+__all__ = ["OTHERWISE", "ResponsesStreamDecoder", "chat_request", "read_responses", "responses_decoder"]
 
 _Writer = Callable[[JsonObject, str, Any, Reporter], None]
 
@@ -308,6 +309,9 @@ def read_responses(request: Request, reply: HttpReply, reporter: Reporter) -> Re
 class ResponsesStreamDecoder:
     """Decodes a streamed chat answer (``StreamDecoder``); the chunks are chat's, the whole is a Responses answer.
 
+    Args:
+        chat: Decodes the chat answer.
+
     Attributes:
         done: The terminal event has been read.
         error: What is wrong with the stream, once something is.
@@ -315,10 +319,10 @@ class ResponsesStreamDecoder:
 
     __slots__ = ("_chat", "done", "error")
 
-    def __init__(self, request: Request, reporter: Reporter) -> None:
+    def __init__(self, chat: EventDecoder[ChatResponse]) -> None:
         self.done = False
         self.error: CallError | None = None
-        self._chat = ChatStreamDecoder(_chat_view(request), reporter)
+        self._chat = chat
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Take the next bytes; return the chunks that they complete."""
@@ -336,4 +340,10 @@ class ResponsesStreamDecoder:
 
     def partial(self) -> ChatResponse | None:
         """What has arrived so far, as chat; None when nothing has."""
-        return self._chat.partial()
+        partial = self._chat.partial()
+        return partial if isinstance(partial, ChatResponse) else None
+
+
+def responses_decoder(request: Request, reporter: Reporter) -> ResponsesStreamDecoder:
+    """Decodes a streamed chat completion as a Responses answer."""
+    return ResponsesStreamDecoder(ChatStreamDecoder(_chat_view(request), reporter))

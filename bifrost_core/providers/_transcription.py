@@ -16,17 +16,15 @@ from typing import Any, ClassVar, Final
 import attrs
 
 from bifrost_core.bodies import Part
-from bifrost_core.errors import CallError
 from bifrost_core.kinds import Kind
 from bifrost_core.responses import Segment, Transcription
 from bifrost_core.types import Chunk, JsonObject, Request, Usage
 from bifrost_core.wire import HttpReply
 
 from ._chat import MalformedError, read_object, read_usage
-from ._json import JsonError, decode, encode, unusable_member
-from ._opening import Opening
+from ._events import EventDecoder, event_type
+from ._json import encode, unusable_member
 from ._reporter import Reporter
-from ._sse import MAX_TOTAL, SseParser
 
 __all__ = ["EventNames", "TranscriptionStreamDecoder", "form_fields", "read_transcription", "transcription_of"]
 
@@ -160,7 +158,7 @@ def _seconds(value: Any) -> float | None:
 # --- a streamed answer
 
 
-class TranscriptionStreamDecoder:
+class TranscriptionStreamDecoder(EventDecoder[Transcription]):
     """Decodes one streamed transcription (``StreamDecoder``): named events, the last one with the whole answer.
 
     Every event becomes a chunk with ``raw``; deltas have text. Where the last event has more text than the deltas
@@ -173,63 +171,14 @@ class TranscriptionStreamDecoder:
 
     names: ClassVar[EventNames] = MISTRAL_EVENTS
 
-    __slots__ = (
-        "_language",
-        "_opening",
-        "_reporter",
-        "_request",
-        "_response",
-        "_segments",
-        "_sse",
-        "_texts",
-        "done",
-        "error",
-    )
+    __slots__ = ("_language", "_response", "_segments", "_texts")
 
     def __init__(self, request: Request, reporter: Reporter) -> None:
-        self.done = False
-        self.error: CallError | None = None
-        self._request = request
-        self._reporter = reporter
-        self._sse = SseParser()
-        self._opening = Opening()
+        super().__init__(request, reporter)
         self._texts: list[str] = []
         self._segments: list[JsonObject] = []
         self._language: str | None = None
         self._response: Transcription | None = None
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Take the next bytes; return the chunks that they complete."""
-        chunks: list[Chunk] = []
-        if self.done or self.error is not None:
-            return chunks
-        data = self._opening.look(data)
-        if self._opening.is_json:
-            self._plain(data, chunks)
-        elif self._opening.is_html:
-            self._break(Kind.BAD_RESPONSE, "is a page of HTML")
-        elif self._opening.is_events:
-            for name, payload in self._sse.feed(data):
-                self._event(name, payload, chunks)
-                if self.done or self.error is not None:
-                    return chunks
-            if self._sse.overflow:
-                self._break(Kind.RESPONSE_TOO_LARGE, f"has {self._sse.overflow}")
-        return chunks
-
-    def finish(self) -> Transcription:
-        """The assembled answer, after the last byte.
-
-        Raises:
-            CallError: The stream was cut short (``StreamBrokenError``), or ``error``.
-        """
-        if self.error is None and not self.done:
-            self._last_words()
-        if self.error is None and self._response is None:
-            self._break(Kind.STREAM_TRUNCATED, "ended before its answer did")
-        if self.error is not None or self._response is None:
-            raise self.error or self._reporter.broken(Kind.STREAM_TRUNCATED, "has no answer", None)
-        return self._response
 
     def partial(self) -> Transcription | None:
         """What has arrived so far, assembled; None when nothing has."""
@@ -245,41 +194,16 @@ class TranscriptionStreamDecoder:
             segments=tuple(_segment(segment) for segment in self._segments),
         )
 
-    def _plain(self, data: bytes, chunks: list[Chunk]) -> None:
-        """A whole answer to a request for a stream."""
-        whole = self._opening.collect(data)
-        if whole is not None:
-            self._event(self.names.done.encode(), whole, chunks)
-            if not self.done and self.error is None:
-                self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is none")
-        elif self._opening.is_too_large:
-            self._break(Kind.RESPONSE_TOO_LARGE, f"has more than {MAX_TOTAL} bytes")
+    # --- events
 
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        if payload[:6] == b"[DONE]":  # neither Mistral nor OpenAI documents one here; a proxy may send it
-            return
-        problem = ""
-        try:
-            event = decode(payload)
-            if not isinstance(event, dict):
-                problem = "an event that is no object"
-            else:
-                kind = event.get("type")
-                kind = kind if isinstance(kind, str) else name.decode("utf-8", "replace")
-                if event.get("object") == "error" or event.get("error") or name == b"error" or not self._is_known(kind):
-                    self.error = self._reporter.stream_error(
-                        event, None, model=self._request.model, has_begun=bool(self._texts)
-                    )
-                else:
-                    chunks.append(self._take(kind, event))
-        except JsonError as exc:
-            problem = f"an event that can not be read: {exc}"
-        except MalformedError as exc:
-            problem = f"an event that can not be used: {exc}"
-        if problem:
-            self._break(Kind.BAD_RESPONSE if self._opening.is_json else Kind.STREAM_MALFORMED, f"holds {problem}")
+    def _take(self, name: bytes, event: JsonObject, chunks: list[Chunk]) -> None:
+        kind = event_type(name, event)
+        if event.get("object") == "error" or event.get("error") or name == b"error" or not self._is_known(kind):
+            self._fail(event)
+        else:
+            chunks.append(self._chunk(kind, event))
 
-    def _take(self, kind: str, event: JsonObject) -> Chunk:
+    def _chunk(self, kind: str, event: JsonObject) -> Chunk:
         names = self.names
         if kind == names.done:
             return self._take_end(event)
@@ -309,28 +233,21 @@ class TranscriptionStreamDecoder:
         rest = response.text.removeprefix(said) if response.text.startswith(said) else ""
         return Chunk(text=rest, finish_reason="stop", usage=response.usage, raw=event)
 
-    def _last_words(self) -> None:
-        """The last event counts without its empty line: it is whole JSON, and says itself that it is the last."""
-        if self._opening.is_json:
-            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is cut off")
-            return
-        pending = self._sse.flush()
-        if pending is None:
-            return
-        try:
-            event = decode(pending[1])
-            if (
-                isinstance(event, dict)
-                and (event.get("type") or pending[0].decode("utf-8", "replace")) == self.names.done
-            ):
-                chunk = self._take(self.names.done, event)
-                if chunk.text:  # nobody would be handed it any more
-                    self._response = None
-        except (JsonError, MalformedError):
-            return
+    def _take_whole(self, answer: JsonObject, chunks: list[Chunk]) -> None:
+        """As the last event, which needs no type here."""
+        self._take(self.names.done.encode(), answer, chunks)
+        if not self.done and self.error is None:
+            self._break(Kind.BAD_RESPONSE, "holds a JSON answer that is none")
 
-    def _break(self, kind: Kind, why: str) -> None:
-        self.error = self._reporter.broken(kind, why, None)
+    def _take_last(self, name: bytes, event: JsonObject) -> None:
+        """It is whole JSON, and says itself that it is the last."""
+        done = self.names.done
+        # Further text nobody would be handed any more.
+        if (event.get("type") or name.decode("utf-8", "replace")) == done and self._chunk(done, event).text:
+            self._response = None
+
+    def _answer(self) -> Transcription | None:
+        return self._response
 
     def _is_known(self, kind: str) -> bool:
         return kind.startswith(self.names.known) and kind != f"{self.names.known}error"

@@ -23,7 +23,7 @@ from ._adapter import Codec, HttpProvider
 from ._anthropic_answers import read_chat, read_responses
 from ._anthropic_chat import beta_names, continued_chat, continued_responses, write_chat, write_responses
 from ._anthropic_models import MODELS, read_models
-from ._anthropic_stream import MessageStreamDecoder, ResponsesStreamDecoder
+from ._anthropic_stream import MessageStreamDecoder, responses_decoder
 from ._http import date_of
 from ._models import write_models
 from .base import Quota
@@ -84,7 +84,7 @@ class Anthropic(HttpProvider):
     codecs: ClassVar[Mapping[Operation, Codec]] = MappingProxyType(
         {
             Operation.CHAT: Codec("/v1/messages", write_chat, read_chat, MessageStreamDecoder),
-            Operation.RESPONSES: Codec("/v1/messages", write_responses, read_responses, ResponsesStreamDecoder),
+            Operation.RESPONSES: Codec("/v1/messages", write_responses, read_responses, responses_decoder),
             Operation.MODELS: Codec(MODELS, write_models, read_models, method="GET"),
         }
     )

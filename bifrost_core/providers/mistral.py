@@ -27,7 +27,7 @@ from ._mistral_moderation import read_classification, read_moderation, write_cla
 from ._mistral_ocr import read_ocr, write_ocr
 from ._mistral_speech import read_speech, write_speech
 from ._models import read_models, write_models
-from ._responses import ResponsesStreamDecoder, read_responses
+from ._responses import read_responses, responses_decoder
 from ._transcription import TranscriptionStreamDecoder, read_transcription
 from .base import Quota
 
@@ -86,7 +86,7 @@ class Mistral(HttpProvider):
         {
             Operation.CHAT: Codec("/v1/chat/completions", write_chat, read_chat, ChatStreamDecoder),
             Operation.FIM: Codec("/v1/fim/completions", write_fim, read_chat, ChatStreamDecoder),
-            Operation.RESPONSES: Codec("/v1/chat/completions", write_responses, read_responses, ResponsesStreamDecoder),
+            Operation.RESPONSES: Codec("/v1/chat/completions", write_responses, read_responses, responses_decoder),
             Operation.TRANSCRIPTION: Codec(
                 "/v1/audio/transcriptions", write_transcription, read_transcription, TranscriptionStreamDecoder
             ),
