@@ -6,45 +6,19 @@ import gc
 import os
 import random
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from bifrost_core import Attempt, CallRecord, Mistral, Router, hookimpl
+from bifrost_core import Mistral, Router
 from bifrost_core.testing import Latency, SimulatedKey, SimulatedMistral
+from tests.conftest import Books
 
 MODEL = "mistral/mistral-small-latest"
 SECRETS = [f"sk-canary-{letter * 16}" for letter in "abcd"]
 CALLS = 1_000
-
-
-class Books:
-    """Counts what begins and what ends."""
-
-    def __init__(self) -> None:
-        self.reserved: Counter[str] = Counter()
-        self.settled: Counter[str] = Counter()
-        self.finished: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-
-    @hookimpl
-    async def bifrost_reserve(self, attempt: Attempt) -> None:
-        self.reserved[attempt.id] += 1
-        await anyio.lowlevel.checkpoint()
-
-    @hookimpl
-    async def bifrost_attempt_finished(self, attempt: Attempt) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.settled[attempt.id] += 1
-
-    @hookimpl
-    async def bifrost_call_finished(self, record: CallRecord) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.finished[record.call_id] += 1
-        self.outcomes[record.outcome] += 1
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +46,7 @@ async def _check(router: Router, books: Books, server: SimulatedMistral) -> None
     assert all(state.in_flight == 0 for state in router.health())
     assert router._sender.in_flight == 0
     assert not router._running
-    assert books.settled == books.reserved or not books.reserved - books.settled
+    assert books.settled == books.begun or not books.begun - books.settled
     assert set(books.finished.values()) == {1}
     assert set(books.settled.values()) == {1}
     async with anyio.create_task_group() as group:
@@ -83,8 +57,10 @@ async def _check(router: Router, books: Books, server: SimulatedMistral) -> None
             await anyio.sleep(0.01)
 
 
-async def test_a_thousand_calls_cancelled_by_scopes_leave_nothing_behind(server: SimulatedMistral) -> None:
-    rng, books = random.Random(1), Books()
+async def test_a_thousand_calls_cancelled_by_scopes_leave_nothing_behind(
+    server: SimulatedMistral, books: Books
+) -> None:
+    rng = random.Random(1)
     before = _descriptors()
 
     async def work(number: int, limiter: anyio.CapacityLimiter) -> None:
@@ -110,11 +86,11 @@ async def test_a_thousand_calls_cancelled_by_scopes_leave_nothing_behind(server:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
 async def test_a_thousand_calls_cancelled_natively_leave_nothing_behind(
-    server: SimulatedMistral, anyio_backend: str
+    server: SimulatedMistral, anyio_backend: str, books: Books
 ) -> None:
     import asyncio  # noqa: PLC0415, TID251 # native cancellation is what is tested
 
-    rng, books = random.Random(3), Books()
+    rng = random.Random(3)
     router = Router([Mistral(SECRETS, base_url=server.base_url)], plugins=[books], rng=random.Random(4))
     gate = asyncio.Semaphore(100)
 
@@ -147,8 +123,9 @@ async def test_a_thousand_calls_cancelled_natively_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_cancelling_at_every_checkpoint_settles_exactly_once(server: SimulatedMistral, stream: bool) -> None:
-    books = Books()
+async def test_cancelling_at_every_checkpoint_settles_exactly_once(
+    server: SimulatedMistral, stream: bool, books: Books
+) -> None:
     async with Router([Mistral(SECRETS[:1], base_url=server.base_url)], plugins=[books]) as router:
         await _one(router, 0)
         for checkpoint in range(40):

@@ -6,55 +6,28 @@ On the simulation, whose answers wait for nothing, so that every await of a call
 from __future__ import annotations
 
 import random
-from collections import Counter
-from typing import Any
 
 import anyio
 import attrs
 import pytest
 
-from bifrost_core import Attempt, Hedge, RetryPolicy, Router, hookimpl
+from bifrost_core import Hedge, RetryPolicy, Router
 from bifrost_core.testing import Fault, Simulated, SimulatedKey
+from tests.conftest import Books
 
 WAYS = ("plain", "stream", "hedged", "hedged stream", "resumed", "retried")
 MOST = 400  # checkpoints of a call, far from reached
 
 
-class Books:
-    """What began, and what ended."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
-        self.settled: Counter[str] = Counter()
-        self.finished: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-
-    @hookimpl
-    async def bifrost_reserve(self, attempt: Attempt) -> None:
-        self.begun[attempt.id] += 1
-        await anyio.lowlevel.checkpoint()
-
-    @hookimpl
-    async def bifrost_attempt_finished(self, attempt: Attempt) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.settled[attempt.id] += 1
-
-    @hookimpl
-    async def bifrost_call_finished(self, record: Any) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.finished[record.call_id] += 1
-        self.outcomes[record.outcome] += 1
-
-
-def world(way: str) -> tuple[Simulated, Router, Books]:
+def world(way: str, books: Books) -> tuple[Simulated, Router]:
     fault = {"resumed": Fault("truncate", after=4), "retried": Fault("status", status=503)}.get(way)
     keys = [SimulatedKey(name, output_tokens=(6, 6)) for name in ("a", "b", "c")]
     if fault is not None:
         keys[0] = attrs.evolve(keys[0], faults=(fault,))
-    provider, books = Simulated(keys), Books()
+    provider = Simulated(keys)
     # Hedged at once: the two attempts race from their first checkpoint on.
     policy = RetryPolicy(hedge=Hedge(1e-9) if "hedged" in way else None, backoff=0, budget=1_000)
-    return provider, Router([provider], plugins=[books], retry=policy, rng=random.Random(4)), books
+    return provider, Router([provider], plugins=[books], retry=policy, rng=random.Random(4))
 
 
 async def call(router: Router, way: str) -> None:
@@ -78,8 +51,8 @@ def check(provider: Simulated, router: Router, books: Books, calls: int) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_scope_cancelled_at_any_checkpoint_leaves_nothing(way: str) -> None:
-    provider, router, books = world(way)
+async def test_a_scope_cancelled_at_any_checkpoint_leaves_nothing(way: str, books: Books) -> None:
+    provider, router = world(way, books)
     async with router:
         await call(router, way)
         for checkpoints in range(MOST):
@@ -109,10 +82,12 @@ async def test_a_scope_cancelled_at_any_checkpoint_leaves_nothing(way: str) -> N
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=False)
-async def test_a_task_cancelled_at_any_checkpoint_leaves_nothing(way: str, twice: bool, anyio_backend: str) -> None:
+async def test_a_task_cancelled_at_any_checkpoint_leaves_nothing(
+    way: str, twice: bool, anyio_backend: str, books: Books
+) -> None:
     import asyncio  # noqa: PLC0415, TID251 # native cancellation is what is tested
 
-    provider, router, books = world(way)
+    provider, router = world(way, books)
     async with router:
         await call(router, way)
         before = len(asyncio.all_tasks())

@@ -40,7 +40,7 @@ class Environment:
     Attributes:
         name: Of its folder.
         pins: Requirements, exact ones.
-        tests: By package the files that belong to it.
+        tests: By package the files that belong to it, and which of their tests, as pytest is told.
     """
 
     name: str
@@ -62,9 +62,9 @@ ENVIRONMENTS: Final = (
         ),
         {
             "anthropic": ("test_anthropic.py", "test_anthropic_native.py"),
-            "langchain-anthropic": ("test_langchain_anthropic.py",),
-            "langchain-mistralai": ("test_langchain_mistralai.py",),
-            "langchain-openai": ("test_langchain_openai.py",),
+            "langchain-anthropic": ("test_langchain.py", "-k", "langchain_anthropic"),
+            "langchain-mistralai": ("test_langchain.py", "-k", "langchain_mistralai"),
+            "langchain-openai": ("test_langchain.py", "-k", "langchain_openai"),
             "mistralai": ("test_mistralai.py",),
             "openai": ("test_openai.py", "test_openai_native.py"),
             "pydantic-ai-slim": ("test_pydantic_ai.py",),
@@ -138,10 +138,11 @@ def _version(python: Path, package: str) -> str:
 
 
 def _tested(environment: Environment, python: Path, package: str, report: Path) -> _Row:
-    """Run the files of one package."""
-    files = [_FOLDER / name for name in environment.tests[package]]
+    """Run the tests of one package."""
+    chosen = [_FOLDER / word if word.endswith(".py") else word for word in environment.tests[package]]
     report.unlink(missing_ok=True)
-    command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *files]
+    command: list[str | Path] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command += chosen
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(command, check=False, cwd=_ROOT, env=outside, capture_output=True, text=True)
     if ended.returncode not in {0, 5}:

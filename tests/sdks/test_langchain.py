@@ -1,16 +1,16 @@
-"""``langchain_mistralai.ChatMistralAI`` through the Router."""
+"""LangChain's chat models through the Router: ``ChatOpenAI``, ``ChatAnthropic`` and ``ChatMistralAI``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import httpx
+import attrs
 import pytest
 
 from bifrost_core import sdks
 from bifrost_core.testing import Fault
 
-langchain_mistralai = pytest.importorskip("langchain_mistralai")
 messages = pytest.importorskip("langchain_core.messages")
 pydantic = pytest.importorskip("pydantic")
 
@@ -37,16 +37,55 @@ def weather(city: str) -> str:
     return f"7 in {city}"
 
 
+@attrs.frozen
+class Package:
+    """One of LangChain's, and the errors that its users know.
+
+    Attributes:
+        make: A chat model of a Router.
+        library: That the errors are of: a vendor's SDK, or the HTTP library where the package has none beneath it.
+        limited: The error for too many requests.
+        broken: That for a stream that ends too soon.
+        denied: That for a caller without a key.
+    """
+
+    make: Callable[..., Any]
+    library: str
+    limited: str = "RateLimitError"
+    broken: str = "APIError"
+    denied: str = "AuthenticationError"
+
+    def error(self, name: str) -> type[Exception]:
+        found: type[Exception] = getattr(pytest.importorskip(self.library), name)
+        return found
+
+
+PACKAGES = {
+    "langchain_anthropic": Package(sdks.chat_anthropic, "anthropic"),
+    "langchain_mistralai": Package(
+        sdks.chat_mistralai, "httpx", "HTTPStatusError", "RemoteProtocolError", "HTTPStatusError"
+    ),
+    "langchain_openai": Package(sdks.chat_openai, "openai"),
+}
+
+
+@pytest.fixture(params=PACKAGES)
+def package(request: pytest.FixtureRequest) -> Package:
+    """Each of those that are installed."""
+    pytest.importorskip(request.param)
+    return PACKAGES[request.param]
+
+
 @pytest.fixture
-def chat(world: World) -> Any:
+def chat(package: Package, world: World) -> Any:
     """For asynchronous code."""
-    return sdks.chat_mistralai(world.router, model=MODEL, virtual_key=world.virtual_key)
+    return package.make(world.router, model=MODEL, virtual_key=world.virtual_key)
 
 
 @pytest.fixture
-def blocking(world: World) -> Any:
+def blocking(package: Package, world: World) -> Any:
     """For blocking code."""
-    return sdks.chat_mistralai(world.blocking, model=MODEL, virtual_key=world.virtual_key)
+    return package.make(world.blocking, model=MODEL, virtual_key=world.virtual_key)
 
 
 async def test_it_answers(chat: Any, blocking: Any, world: World) -> None:
@@ -87,27 +126,31 @@ async def test_structured_output_is_an_instance_of_the_class(chat: Any, blocking
     assert blocking.with_structured_output(City, method=method).invoke(QUESTION) == expected
 
 
-async def test_errors_are_those_of_its_http_library(chat: Any, blocking: Any, world: World) -> None:
+async def test_errors_are_those_of_the_library_beneath(
+    package: Package, chat: Any, blocking: Any, world: World
+) -> None:
+    limited = package.error(package.limited)
     world.server.fail("key-1", Fault("status", status=429))
-    with pytest.raises(httpx.HTTPStatusError):
+    with pytest.raises(limited):
         await chat.ainvoke(QUESTION)
-    with pytest.raises(httpx.HTTPStatusError):
+    with pytest.raises(limited):
         blocking.invoke(QUESTION)
     assert len(world.server.requests) == 2  # LangChain and the SDK ask once each
 
 
-async def test_a_stream_that_breaks_off_raises(chat: Any, blocking: Any, world: World) -> None:
+async def test_a_stream_that_breaks_off_raises(package: Package, chat: Any, blocking: Any, world: World) -> None:
+    broken = package.error(package.broken)
     world.server.fail("key-1", Fault("close", after=3))
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(broken):
         async for _ in chat.astream(QUESTION):
             continue
-    with pytest.raises(httpx.RemoteProtocolError):
+    with pytest.raises(broken):
         for _ in blocking.stream(QUESTION):
             continue
 
 
-async def test_nobody_gets_through_without_a_virtual_key(world: World) -> None:
-    with pytest.raises(httpx.HTTPStatusError):
-        await sdks.chat_mistralai(world.router, model=MODEL).ainvoke(QUESTION)
-    told = sdks.chat_mistralai(world.router, model=MODEL, api_key=world.virtual_key)
+async def test_nobody_gets_through_without_a_virtual_key(package: Package, world: World) -> None:
+    with pytest.raises(package.error(package.denied)):
+        await package.make(world.router, model=MODEL).ainvoke(QUESTION)
+    told = package.make(world.router, model=MODEL, api_key=world.virtual_key)
     assert (await told.ainvoke(QUESTION)).content == ANSWER
