@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeGuard, cast
+from typing import Any, TypeAlias, cast
 
 from bifrost_core.forms import Upload
 from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._shapes import is_list, is_object
 
 from ._errors import MistralError, detail_item
 
@@ -41,16 +42,6 @@ __all__ = [
 Findings: TypeAlias = list[dict[str, Any]]
 Loc: TypeAlias = list[str | int]
 Check: TypeAlias = Callable[[Loc, object], Findings]
-
-
-def is_list(value: object) -> TypeGuard[list[object]]:
-    """Whether it is a list, of whatever."""
-    return isinstance(value, list)
-
-
-def is_object(value: object) -> TypeGuard[Json]:
-    """Whether it is an object, of whatever."""
-    return isinstance(value, dict)
 
 
 def refuse(findings: Findings) -> None:

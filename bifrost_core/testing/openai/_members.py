@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from bifrost_core.testing.serving._answers import Json
+from bifrost_core.testing.serving._shapes import is_list, is_object
 
 from ._errors import OpenAIError
 
@@ -36,16 +37,6 @@ __all__ = [
 
 Check: TypeAlias = Callable[[str, object], None]
 """Refuses the value at a path, such as ``messages[0].content``."""
-
-
-def is_list(value: object) -> TypeGuard[list[object]]:
-    """Whether it is a list, of whatever."""
-    return isinstance(value, list)
-
-
-def is_object(value: object) -> TypeGuard[Json]:
-    """Whether it is an object, of whatever."""
-    return isinstance(value, dict)
 
 
 def refused(message: str, param: str | None, code: str | None = None) -> OpenAIError:
