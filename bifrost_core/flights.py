@@ -59,6 +59,7 @@ class Machinery:
     Attributes:
         timeout: The Router's own.
         now: The event loop's time, once it is known which.
+        draining: Streams whose readers have left and that are read on for what was used.
     """
 
     hooks: Hooks
@@ -74,6 +75,7 @@ class Machinery:
     fallbacks: Mapping[str, tuple[str, ...]]
     timeout: Timeout
     now: Callable[[], float] = anyio.current_time
+    draining: int = 0
 
 
 @attrs.define(eq=False)

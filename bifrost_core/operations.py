@@ -39,7 +39,9 @@ class Operations(ABC):
     sent to a provider), ``fallbacks`` (models to try, in order, when ``model`` can not answer; wins over the
     Router's), ``timeout`` (seconds for the whole call, or a ``Timeout``), ``metadata`` (for plugins and logs; not
     sent), and among ``params`` ``session``, ``cache`` (how cached answers are used: see ``cache_options.py``),
-    ``effects``, ``extra_body``, and on streams ``resume`` and ``drain``. All other ``params`` are fields of the OpenAI shape or the provider's own.
+    ``effects``, ``extra_body``, and on streams ``resume`` (another key goes on where the answer broke off) and
+    ``drain`` (one that is left early is read on for what was used, 10 s at most). All other ``params`` are fields of
+    the OpenAI shape or the provider's own.
 
     All raise ``CallError``, any way in which a call can fail (see ``errors.py``), and ``ConfigError`` for arguments
     that no provider could take.

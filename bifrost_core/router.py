@@ -538,5 +538,3 @@ def _check_options(options: Mapping[str, Any]) -> None:
             raise ConfigError(f"unknown option {name!r}; there are {', '.join(sorted(CALL_OPTIONS))}", field=name)
         if name == "cache":
             cache_option(value)
-        if name == "drain" and value:
-            raise ConfigError(f"{name}=True is not available in this version", field=name)

@@ -14,7 +14,7 @@ import anyio
 import attrs
 
 from .attempts import Attempt
-from .calls import Call
+from .calls import Call, CallRecord
 from .deployments import Deployment
 from .errors import CallError, ProviderTimeoutError, StreamBrokenError
 from .flights import Flight, Machinery
@@ -42,6 +42,8 @@ _LATE_KINDS: Final = {  # what a transport's failure is once content has come; a
     Kind.READ_TIMEOUT: Kind.STREAM_STALLED,
     Kind.STREAM_MALFORMED: Kind.STREAM_MALFORMED,
 }
+_DRAIN_SECONDS: Final = 10.0  # in which what was used has to come
+_MOST_DRAINS: Final = 32  # of one Router at once
 _PREAMBLE_EVENTS: Final = 64
 _PREAMBLE_BYTES: Final = 256 * 1024
 
@@ -64,6 +66,7 @@ class StreamRun(Run):
         "_broken",
         "_broken_attempts",
         "_delivered",
+        "_drains",
         "_filters",
         "_handover",
         "_held",
@@ -89,6 +92,7 @@ class StreamRun(Run):
         self._broken_attempts: list[Attempt] = []
         self._said = Seam()  # what they brought
         self._is_out = False  # whether the reader has been given anything
+        self._drains = False  # the reader has left, and it is read on for what was used
         self._pieces = 0  # of content, in how many it came
         self._handover = Handover(_BUFFER)
 
@@ -103,6 +107,30 @@ class StreamRun(Run):
         super().stop()
         self._handover.leave()
 
+    def leave(self) -> bool:
+        """The reader has gone. The call ends now, or with the option ``drain`` once it is known what was used.
+
+        Returns:
+            Whether it is read on, in its own task, for at most 10 s: who left need not wait.
+        """
+        if self._drains:
+            return not self.is_finished
+        machinery = self.machinery
+        if (
+            not self.call.options.get("drain")
+            or self.is_finished
+            or self._stopped
+            or not self._is_out
+            or machinery.draining >= _MOST_DRAINS
+        ):
+            self.stop()
+            return False
+        self._drains = self._stopped = True  # to the caller it is over
+        self._scope.deadline = min(self._scope.deadline, machinery.now() + _DRAIN_SECONDS)
+        machinery.draining += 1
+        self._handover.leave()
+        return True
+
     @property
     def is_filtered(self) -> bool:
         """Whether a stream filter sees the chunks, and may have changed them."""
@@ -115,6 +143,7 @@ class StreamRun(Run):
         try:
             await super().main()
         finally:
+            self.machinery.draining -= self._drains
             self._handover.end()
             self.opened.set()
             if self.on_finished is not None:
@@ -128,6 +157,8 @@ class StreamRun(Run):
 
     async def _guarded(self, response: Response) -> Response:
         """Phases 8 and 9, as far as they are not done while chunks arrive."""
+        if self._drains:
+            return response
         hooks = self.machinery.hooks
         if self._held is not None and hooks.guard_stream is not None:
             # The filters first, then the whole answer, and only then a word of it to the reader.
@@ -271,7 +302,7 @@ class StreamRun(Run):
                 await self._begin_answer(flight, reading)
         if reading.preamble:
             chunks, reading.preamble = [*reading.preamble, *chunks], []
-        if not chunks:
+        if not chunks or self._drains:
             return
         if self._filters is not None:
             self.committed = True  # a filter remembers what it has seen: another attempt can not start over
@@ -290,7 +321,7 @@ class StreamRun(Run):
         self, chunks: list[Chunk], flight: Flight | None = None, silence: anyio.CancelScope | None = None
     ) -> None:
         """Give chunks to the reader; while it does not read, the provider's silence does not count."""
-        if not chunks:
+        if not chunks or self._drains:
             return
         if self._held is not None:
             self._held += chunks
@@ -305,8 +336,8 @@ class StreamRun(Run):
             if not self._handover.put(chunks):
                 await self._wait_for_reader(chunks, flight, silence)
         except ReaderLeftError:
-            # The reader has left; its ``stop`` cancels this task at its next await.
-            await anyio.sleep_forever()
+            if not self._drains:  # then ``stop`` cancels this task at its next await
+                await anyio.sleep_forever()
 
     async def _wait_for_reader(
         self, chunks: list[Chunk], flight: Flight | None, silence: anyio.CancelScope | None
@@ -320,6 +351,11 @@ class StreamRun(Run):
             silence.deadline = anyio.current_time() + self.timeout.idle
         if flight is not None:
             flight.reader_seconds += clock() - before
+
+    def _record(self, *, cancelled: bool) -> CallRecord:
+        if self._drains:
+            self.response = None  # the caller has not got it
+        return super()._record(cancelled=cancelled)
 
     # -- going on where an answer broke off -------------------------------------------------------
 
@@ -358,7 +394,7 @@ class StreamRun(Run):
         return Seam(self._said.said)
 
     def _is_resumable(self, error: CallError, deployment: Deployment) -> bool:
-        if not self.call.options.get("resume") or not self.committed or self._held is not None:
+        if not self.call.options.get("resume") or not self.committed or self._held is not None or self._drains:
             return False
         if not isinstance(error, StreamBrokenError):
             return self._broken is not None

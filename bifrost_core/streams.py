@@ -56,6 +56,10 @@ class StreamSource(Protocol):
         """End the call now: the provider hears of it, what was used is settled."""
         ...
 
+    def leave(self) -> bool:
+        """The reader has gone: the call ends now, or soon and by itself (then True)."""
+        ...
+
 
 class ResponseStream:
     """A streamed answer: ``async with router.send_stream(request) as stream: async for chunk in stream``.
@@ -116,9 +120,9 @@ class ResponseStream:
         return self
 
     async def _end(self, source: StreamSource) -> None:
-        """End the call and wait until it is settled, whatever is being cancelled."""
-        source.stop()
-        await wait_out(source.finished)
+        """End the call and wait until it is settled, whatever is being cancelled; one that drains settles by itself."""
+        if not source.leave():
+            await wait_out(source.finished)
 
     async def __aenter__(self) -> Self:
         await self._enter()
@@ -213,7 +217,7 @@ class ResponseStream:
         # Dropped without being left (an outer generator was): free the connection and settle. Whoever drops the last
         # reference may be another thread's garbage collector.
         with contextlib.suppress(RuntimeError):  # the event loop has ended, and the call with it
-            self._post(self._source.stop)
+            self._post(self._source.leave)
         if self._is_inside:
             warnings.warn("a stream was dropped without leaving its 'async with' block", ResourceWarning, stacklevel=2)
 
