@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -99,6 +98,8 @@ def options_from_config(source: str | os.PathLike[str] | Mapping[str, Any]) -> d
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    import tomllib  # noqa: PLC0415 # slow to import; for files alone
+
     try:
         data = path.read_bytes()
     except OSError as exc:

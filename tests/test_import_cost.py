@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -93,9 +92,12 @@ def test_what_one_call_may_never_need_is_not_imported(seen: dict[str, Any], modu
 
 def test_importing_takes_little_longer_than_the_libraries_below(env: dict[str, str]) -> None:
     timed = "import time; began = time.process_time(); import {}; print(time.process_time() - began)"
-    ratios: list[float] = []
-    while len(ratios) < MOST_ROUNDS:  # more rounds only where the machine is noisy
-        ratios.append(float(run(timed.format("bifrost_core"), env)) / float(run(timed.format(DEPENDENCIES), env)))
-        if len(ratios) >= LEAST_ROUNDS and statistics.median(ratios) <= LIMIT:
+    ours: list[float] = []
+    theirs: list[float] = []
+    while len(ours) < MOST_ROUNDS:  # more rounds only where the machine is noisy
+        ours.append(float(run(timed.format("bifrost_core"), env)))
+        theirs.append(float(run(timed.format(DEPENDENCIES), env)))
+        # The least of each: what other processes take from the caches comes on top, and hits the longer one more often.
+        if len(ours) >= LEAST_ROUNDS and min(ours) <= LIMIT * min(theirs):
             break
-    assert statistics.median(ratios) <= LIMIT, [round(ratio, 2) for ratio in ratios]
+    assert min(ours) <= LIMIT * min(theirs), sorted(zip(ours, theirs, strict=True))
