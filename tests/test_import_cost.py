@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-LIMIT = 1.25  # times the import of the libraries that this one stands on
+LIMIT = 1.35  # times the import of the libraries that this one stands on; 1.2 where nothing else runs
 DEPENDENCIES = "anyio, attrs, cachetools, httpx, msgspec, pluggy, sniffio"
 LEAST_ROUNDS, MOST_ROUNDS = 7, 28
 
@@ -97,7 +98,6 @@ def test_importing_takes_little_longer_than_the_libraries_below(env: dict[str, s
     while len(ours) < MOST_ROUNDS:  # more rounds only where the machine is noisy
         ours.append(float(run(timed.format("bifrost_core"), env)))
         theirs.append(float(run(timed.format(DEPENDENCIES), env)))
-        # The least of each: what other processes take from the caches comes on top, and hits the longer one more often.
-        if len(ours) >= LEAST_ROUNDS and min(ours) <= LIMIT * min(theirs):
+        if len(ours) >= LEAST_ROUNDS and statistics.median(ours) <= LIMIT * statistics.median(theirs):
             break
-    assert min(ours) <= LIMIT * min(theirs), sorted(zip(ours, theirs, strict=True))
+    assert statistics.median(ours) <= LIMIT * statistics.median(theirs), sorted(zip(ours, theirs, strict=True))
