@@ -353,9 +353,8 @@ class StreamRun(Run):
             flight.reader_seconds += clock() - before
 
     def _record(self, *, cancelled: bool) -> CallRecord:
-        if self._drains:
-            self.response = None  # the caller has not got it
-        return super()._record(cancelled=cancelled)
+        record = super()._record(cancelled=cancelled)
+        return attrs.evolve(record, response=None) if self._drains else record  # the caller has not got it
 
     # -- going on where an answer broke off -------------------------------------------------------
 
