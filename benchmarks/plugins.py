@@ -158,7 +158,7 @@ def _budgets(bench: _Bench) -> list[object]:
 
 
 def _rate_limits(bench: _Bench) -> list[object]:
-    limit = RateLimit(requests=10**9, tokens=10**12, concurrency=100, per="1s", scope="virtual_key")
+    limit = RateLimit(requests=10**9, tokens=10**12, concurrency=1000, per="1s", scope="virtual_key")
     return [RateLimitPlugin(bench.store(), [limit])]
 
 
