@@ -55,6 +55,7 @@ def app(router: _Served) -> Application:
         elif scope["type"] == "http":
             await _answer(door, scope, receive, send)
         else:
+            # As the specification has it: servers take an exception for "not served".
             raise NotImplementedError(f"there is no {scope['type']} here, only HTTP")
 
     return application

@@ -204,7 +204,10 @@ class ResponseStream:
         return "" if self._source is None else self._source.call.id
 
     async def aclose(self) -> None:
-        """End the call now, from any task; safe to repeat. Who reads meanwhile is at the end. The ``async with`` block still leaves as usual."""
+        """End the call now, from any task; safe to repeat. Who reads meanwhile is at the end.
+
+        The ``async with`` block still leaves as usual.
+        """
         source = self._source
         if source is None:
             return

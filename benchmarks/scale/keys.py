@@ -44,7 +44,7 @@ class _Refusal:
 class _Refusing(NullEngine):
     """Refuses every request as a mistake of the caller's: the way of an error, after which no key rests."""
 
-    async def open(self, exchange: Exchange) -> HttpStream:  # type: ignore[override] # noqa: ARG002 # as any other
+    async def open(self, exchange: Exchange) -> HttpStream:  # type: ignore[override] # noqa: ARG002 # an answer is a stream, and every request gets the same
         return _Refusal()
 
 

@@ -34,6 +34,15 @@ __all__ = ["Door", "Routes"]
 
 _SPOKEN: Final[tuple[Dialect, ...]] = (OpenAIDialect(), AnthropicDialect(), MistralDialect())
 _DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in _SPOKEN}
+_OWN_PATHS: Final[Mapping[str, str]] = {
+    "messages": "anthropic",
+    "messages/count_tokens": "anthropic",
+    "fim/completions": "mistral",
+    "ocr": "mistral",
+    "chat/moderations": "mistral",
+    "classifications": "mistral",
+    "chat/classifications": "mistral",
+}
 _VIRTUAL_KEY: Final = re.compile(r"sk-bf-[!-~]+|[\w-]+\.[\w-]+\.[\w-]*")  # ours, or a JSON Web Token (RFC 7519)
 _VERSION: Final = re.compile(r"v1(?:/|$)")
 # What hooks may see of a caller's headers: who asks by which way, never a credential.
@@ -226,16 +235,7 @@ def _addressed(method: str, target: str, headers: Mapping[str, str], body: bytes
 
 def _told_by(path: str) -> Dialect:
     """The dialect that has such a path alone; OpenAI's, which others copy, has all that are shared."""
-    own = {
-        "messages": "anthropic",
-        "messages/count_tokens": "anthropic",
-        "fim/completions": "mistral",
-        "ocr": "mistral",
-        "chat/moderations": "mistral",
-        "classifications": "mistral",
-        "chat/classifications": "mistral",
-    }
-    return _DIALECTS.get(own.get(path, "openai"), _DIALECTS["openai"])
+    return _DIALECTS[_OWN_PATHS.get(path, "openai")]
 
 
 def _key_of(headers: Mapping[str, str]) -> Secret | None:

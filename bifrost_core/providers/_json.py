@@ -74,13 +74,15 @@ def _plain(value: Any) -> Any:
 
 
 _write = msgspec.json.Encoder(enc_hook=_plain).encode
+# What the encoder says of values that have no JSON form; ``NotImplementedError`` is ``_plain``'s.
+_UNWRITABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError, msgspec.MsgspecError)
 
 
 def encode(payload: dict[str, Any]) -> bytes | None:
     """Write JSON; None where a member has no JSON form (``unusable_member`` says which)."""
     try:
         body = _write(payload)
-    except (TypeError, ValueError, NotImplementedError, RecursionError, OverflowError, msgspec.MsgspecError):
+    except (*_UNWRITABLE, RecursionError):
         return None
     # NaN and the infinities are written as null: without a null there was none of them.
     if b"null" in body and _not_finite(payload):
@@ -110,7 +112,7 @@ def unusable_member(payload: Mapping[str, Any]) -> tuple[str, str]:
             problem = "is nested too deeply or holds itself"
         except UnicodeEncodeError:
             problem = "holds half a surrogate pair, which is no text"
-        except (TypeError, ValueError, NotImplementedError, OverflowError, msgspec.MsgspecError):
+        except _UNWRITABLE:
             problem = "holds a value that has no JSON form"
         if not problem and _not_finite(value):
             problem = "holds NaN or an infinity, which JSON does not have"
