@@ -19,9 +19,10 @@ from typing import Any
 from bifrost_core.errors import BadRequestError
 from bifrost_core.types import JsonObject, Request
 
+from ._adapter import Payload
 from ._reporter import Reporter
 
-__all__ = ["Writer", "leave_out", "model_name", "refuse", "rename", "same", "stream_flag", "write_members"]
+__all__ = ["Writer", "leave_out", "model_name", "refuse", "rename", "same", "stream_flag", "write_members", "writer_of"]
 
 Writer = Callable[[JsonObject, str, Any, Reporter], None]
 
@@ -110,6 +111,19 @@ def write_members(
     if request.stream:
         members["stream"] = True
     return members, extra
+
+
+def writer_of(
+    table: Mapping[str, Writer | None], required: str, *, is_open: bool = False
+) -> Callable[[Request, int | None, Reporter], Payload]:
+    """What writes the requests of an operation that puts out no tokens; arguments as of ``write_members``."""
+
+    def write(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # no tokens
+        members, extra = write_members(table, required, request, reporter, is_open=is_open)
+        members.update(extra)
+        return Payload(members, 0)
+
+    return write
 
 
 def _extra(value: Any, reporter: Reporter) -> Mapping[str, Any]:

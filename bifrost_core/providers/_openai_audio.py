@@ -20,7 +20,7 @@ from bifrost_core.wire import HttpReply
 from ._adapter import Payload
 from ._chat import read_object, read_usage
 from ._embeddings import sent_value
-from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
+from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members, writer_of
 from ._openai_responses import read_token_usage
 from ._reporter import Reporter
 from ._transcription import (
@@ -242,26 +242,12 @@ _OPEN_SPEECH: Final[Mapping[str, Writer | None]] = {
 }
 
 
-def write_openai_speech(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # sound has no tokens
-    """A request for speech.
-
-    Raises:
-        BadRequestError: It can not be put into OpenAI's shape; names the field.
-    """
-    members, extra = write_members(_SPEECH, "input", request, reporter)
-    members.update(extra)
-    return Payload(members, 0)
+write_openai_speech = writer_of(_SPEECH, "input")
+"""A request for speech."""
 
 
-def write_open_speech(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # sound has no tokens
-    """As ``write_openai_speech``, for a server that has fields of its own.
-
-    Raises:
-        BadRequestError: It can not be written; names the field.
-    """
-    members, extra = write_members(_OPEN_SPEECH, "input", request, reporter, is_open=True)
-    members.update(extra)
-    return Payload(members, 0)
+write_open_speech = writer_of(_OPEN_SPEECH, "input", is_open=True)
+"""As ``write_openai_speech``, for a server that has fields of its own."""
 
 
 def read_openai_speech(request: Request, reply: HttpReply, reporter: Reporter) -> SpeechResponse:

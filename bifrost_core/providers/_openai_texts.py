@@ -18,9 +18,8 @@ from bifrost_core.responses import ModelList, ModerationResponse
 from bifrost_core.types import JsonObject, Message, Request
 from bifrost_core.wire import HttpReply
 
-from ._adapter import Payload
 from ._embeddings import sent_value
-from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, write_members
+from ._members import Writer, leave_out, model_name, refuse, rename, same, stream_flag, writer_of
 from ._models import read_models
 from ._moderation import facts_of, read_results, read_verdict
 from ._openai_families import capabilities_of
@@ -52,26 +51,12 @@ _EMBEDDINGS: Final[Mapping[str, Writer | None]] = {
 _OPEN: Final[Mapping[str, Writer | None]] = {"model": model_name, "stream": stream_flag}
 
 
-def write_openai_embeddings(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # nothing is put out
-    """An embeddings request.
-
-    Raises:
-        BadRequestError: It can not be put into OpenAI's shape; names the field.
-    """
-    members, extra = write_members(_EMBEDDINGS, "input", request, reporter)
-    members.update(extra)
-    return Payload(members, 0)
+write_openai_embeddings = writer_of(_EMBEDDINGS, "input")
+"""An embeddings request."""
 
 
-def write_open_embeddings(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # nothing is put out
-    """As ``write_openai_embeddings``, for a server that has fields of its own.
-
-    Raises:
-        BadRequestError: It can not be written; names the field.
-    """
-    members, extra = write_members(_OPEN, "input", request, reporter, is_open=True)
-    members.update(extra)
-    return Payload(members, 0)
+write_open_embeddings = writer_of(_OPEN, "input", is_open=True)
+"""As ``write_openai_embeddings``, for a server that has fields of its own."""
 
 
 # --- moderation
@@ -102,26 +87,12 @@ _MODERATION: Final[Mapping[str, Writer | None]] = {
 }
 
 
-def write_openai_moderation(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # nothing is put out
-    """A moderation request: a text, texts, or one input of text and image parts.
-
-    Raises:
-        BadRequestError: It can not be put into OpenAI's shape; names the field.
-    """
-    members, extra = write_members(_MODERATION, "input", request, reporter)
-    members.update(extra)
-    return Payload(members, 0)
+write_openai_moderation = writer_of(_MODERATION, "input")
+"""A moderation request: a text, texts, or one input of text and image parts."""
 
 
-def write_open_moderation(request: Request, max_output: int | None, reporter: Reporter) -> Payload:  # noqa: ARG001 # nothing is put out
-    """As ``write_openai_moderation``, for a server that has fields of its own.
-
-    Raises:
-        BadRequestError: It can not be written; names the field.
-    """
-    members, extra = write_members(_OPEN, "input", request, reporter, is_open=True)
-    members.update(extra)
-    return Payload(members, 0)
+write_open_moderation = writer_of(_OPEN, "input", is_open=True)
+"""As ``write_openai_moderation``, for a server that has fields of its own."""
 
 
 def read_openai_moderation(request: Request, reply: HttpReply, reporter: Reporter) -> ModerationResponse:
